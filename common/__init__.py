@@ -1,0 +1,1 @@
+"""What every tier shares at run time."""

@@ -1,0 +1,113 @@
+"""The few values that every room passes around: requests, rows, answers, deadlines.
+
+Tensor names carry their axes: B rows of a batch, C classes. The first axis of every tensor is the row.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensors = dict[str, Array]  # name -> [B, ...]
+
+RESERVE_S = 0.005  # kept back per hop, so that the nearer tier hears of trouble in time
+
+
+class Degraded(StrEnum):
+    """Why a row was answered from an earlier exit than its criterion asked for."""
+
+    DEADLINE = "deadline"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    UPSTREAM_OVERLOADED = "upstream_overloaded"
+    UPSTREAM_REJECTED = "upstream_rejected"
+
+
+class Purpose(Enum):
+    """What a request is for. Everything but ANSWER is shed first and never counted as an answer."""
+
+    ANSWER = "answer"
+    AUDIT = "audit"
+    HEDGE = "hedge"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment by which a request must be answered, on this machine's monotonic clock (seconds)."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline that lies `seconds` from now."""
+        return cls(time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds left; negative once it has passed."""
+        return self.at - time.monotonic()
+
+
+NEVER = Deadline(float("inf"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hop:
+    """The time one tier spent on one row, in milliseconds."""
+
+    tier: str
+    queue_ms: float = 0.0
+    compute_ms: float = 0.0
+    network_ms: float = 0.0  # on the way to this tier and back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a tier returns for one row."""
+
+    row: int  # the caller's row id
+    label: int
+    confidence: float  # calibrated probability of `label`
+    exit: int
+    tier: str  # who decided
+
+    degraded: Degraded | None = None  # why a later exit was not asked
+    hops: tuple[Hop, ...] = ()  # from the entry tier up to the one that decided
+    probabilities: tuple[float, ...] | None = None  # calibrated, [C], when asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """A batch with the caller's row ids."""
+
+    ids: tuple[int, ...]
+    tensors: Tensors  # the live tensors at `start_stage`
+    state: Tensors = field(default_factory=dict)  # what the criterion carries from exit to exit
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything that any tier needs to serve some rows. No tier keeps state between requests."""
+
+    request_id: str
+    rows: Rows
+
+    # what to run
+    bundle: str  # digest, "sha256:..."
+    operating_point: str
+    start_stage: int = 0
+    thresholds: tuple[float, ...] = ()  # one per exit; empty: those of the operating point
+
+    # how
+    deadline: Deadline = NEVER
+    forward: bool = True  # False: never leaves this tier
+    want_probabilities: bool = False
+    purpose: Purpose = Purpose.ANSWER
+    traceparent: str = ""

@@ -1,0 +1,1 @@
+"""The wire contract between tiers and its generated stubs."""
