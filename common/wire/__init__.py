@@ -1,0 +1,1 @@
+"""The wire: tensors as raw bytes, their codecs, and the messages between tiers."""

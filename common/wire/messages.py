@@ -1,0 +1,170 @@
+"""Between offramp's own types and the protobuf messages of protos/tier.proto. The only place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from common.errors import Malformed
+from common.limits import Limits
+from common.manifest import CODECS, COMPRESSIONS, DTYPES, CutTensor
+from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
+from common.wire.codecs import Coded, decode, encode
+from protos import tier_pb2 as pb
+
+_DTYPE_TO_WIRE = {name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES}
+_DTYPE_FROM_WIRE = {number: name for name, number in _DTYPE_TO_WIRE.items()}
+_CODEC_TO_WIRE = {name: pb.Codec.Value(f"CODEC_{name.upper()}") for name in CODECS}
+_CODEC_FROM_WIRE = {number: name for name, number in _CODEC_TO_WIRE.items()}
+_COMPRESSION_TO_WIRE = {name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS}
+_COMPRESSION_FROM_WIRE = {number: name for name, number in _COMPRESSION_TO_WIRE.items()}
+_PURPOSE_TO_WIRE = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
+_PURPOSE_FROM_WIRE = {number: purpose for purpose, number in _PURPOSE_TO_WIRE.items()}
+_DEGRADED_TO_WIRE = {None: pb.DEGRADED_NONE} | {d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded}
+_DEGRADED_FROM_WIRE = {number: reason for reason, number in _DEGRADED_TO_WIRE.items()}
+
+_MAX_RANK = 16
+
+
+def tensor_to_wire(array: Array, how: CutTensor) -> pb.Tensor:
+    """Encode a tensor [B, ...] for the wire."""
+    coded = encode(array, how)
+    message = pb.Tensor(
+        name=coded.name,
+        dtype=_DTYPE_TO_WIRE[coded.dtype],
+        shape=coded.shape,
+        codec=_CODEC_TO_WIRE[coded.codec],
+        compression=_COMPRESSION_TO_WIRE[coded.compression],
+        data=coded.data,
+    )
+    if coded.codec != "raw":
+        message.scale.append(coded.scale)
+        message.offset.append(coded.offset)
+    return message
+
+
+def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
+    """Decode a tensor from the wire; raises Malformed."""
+    name = message.name
+    try:
+        dtype = _DTYPE_FROM_WIRE[message.dtype]
+        codec = _CODEC_FROM_WIRE[message.codec]
+        compression = _COMPRESSION_FROM_WIRE[message.compression]
+    except KeyError:
+        raise Malformed(
+            f"tensor {name!r} has dtype {message.dtype}, codec {message.codec}, compression {message.compression}. "
+            "All three must be values of offramp.v1.",
+            "bad_dtype",
+        ) from None
+    if len(message.shape) > _MAX_RANK:
+        raise Malformed(f"tensor {name!r} has {len(message.shape)} axes. At most {_MAX_RANK} are accepted.", "bad_shape")
+    affine = codec != "raw"
+    if affine and not (len(message.scale) == len(message.offset) == 1 and dtype.startswith("float")):
+        raise Malformed(f"tensor {name!r} must be a float tensor with one scale and one offset.", "bad_value")
+    coded = Coded(
+        name=name,
+        dtype=dtype,
+        shape=tuple(message.shape),
+        codec=codec,
+        compression=compression,
+        scale=message.scale[0] if affine else 1.0,
+        offset=message.offset[0] if affine else 0.0,
+        data=message.data,
+    )
+    return decode(coded, max_bytes=max_bytes)
+
+
+def request_to_wire(request: Request, cut: Sequence[CutTensor]) -> pb.InferRequest:
+    """A request as it is forwarded over `cut` (empty: the network's input, which travels raw)."""
+    how = {tensor.name: tensor for tensor in cut}
+    left = request.deadline.left()
+    return pb.InferRequest(
+        request_id=request.request_id,
+        bundle=request.bundle,
+        start_stage=request.start_stage,
+        operating_point=request.operating_point,
+        thresholds=request.thresholds,
+        time_left_us=0 if left == float("inf") else max(int(left * 1e6), 1),
+        purpose=_PURPOSE_TO_WIRE[request.purpose],
+        want_probabilities=request.want_probabilities,
+        traceparent=request.traceparent,
+        row_ids=request.rows.ids,
+        tensors=[
+            tensor_to_wire(array, how.get(name) or CutTensor(name=name))
+            for name, array in request.rows.tensors.items()
+        ],
+        state=[tensor_to_wire(array, CutTensor(name=name)) for name, array in request.rows.state.items()],
+    )
+
+
+def request_from_wire(message: pb.InferRequest, limits: Limits) -> Request:
+    """Decode a request; raises Malformed. What the tensors must look like is for admission to say."""
+    return Request(
+        request_id=message.request_id,
+        rows=Rows(
+            ids=tuple(message.row_ids),
+            tensors=_named(message.tensors, "tensors", limits.message_bytes),
+            state=_named(message.state, "state", limits.message_bytes),
+        ),
+        bundle=message.bundle,
+        operating_point=message.operating_point,
+        start_stage=message.start_stage,
+        thresholds=tuple(message.thresholds),
+        deadline=Deadline.after(message.time_left_us / 1e6) if message.time_left_us else NEVER,
+        want_probabilities=message.want_probabilities,
+        purpose=_PURPOSE_FROM_WIRE.get(message.purpose, Purpose.PROBE),
+        traceparent=message.traceparent,
+    )
+
+
+def _named(messages: Iterable[pb.Tensor], field: str, max_bytes: int) -> Tensors:
+    result: Tensors = {}
+    for message in messages:
+        if message.name in result:
+            raise Malformed(f"{field} holds {message.name!r} twice.", "bad_shape")
+        result[message.name] = tensor_from_wire(message, max_bytes=max_bytes)
+        max_bytes -= result[message.name].nbytes
+    return result
+
+
+def answer_to_wire(answer: Answer) -> pb.Answer:
+    """An answer as it travels downstream."""
+    return pb.Answer(
+        row_id=answer.row,
+        label=answer.label,
+        confidence=answer.confidence,
+        exit=answer.exit,
+        tier=answer.tier,
+        degraded=_DEGRADED_TO_WIRE[answer.degraded],
+        hops=[
+            pb.Hop(
+                tier=hop.tier,
+                queue_us=int(hop.queue_ms * 1e3),
+                compute_us=int(hop.compute_ms * 1e3),
+                network_us=int(hop.network_ms * 1e3),
+            )
+            for hop in answer.hops
+        ],
+        probabilities=answer.probabilities or (),
+    )
+
+
+def answer_from_wire(message: pb.Answer) -> Answer:
+    """An answer as upstream gave it."""
+    return Answer(
+        row=message.row_id,
+        label=message.label,
+        confidence=message.confidence,
+        exit=message.exit,
+        tier=message.tier,
+        degraded=_DEGRADED_FROM_WIRE.get(message.degraded, Degraded.UPSTREAM_REJECTED),
+        hops=tuple(
+            Hop(
+                tier=hop.tier,
+                queue_ms=hop.queue_us / 1e3,
+                compute_ms=hop.compute_us / 1e3,
+                network_ms=hop.network_us / 1e3,
+            )
+            for hop in message.hops
+        ),
+        probabilities=tuple(message.probabilities) or None,
+    )
