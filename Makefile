@@ -1,0 +1,58 @@
+# `make demo` needs Python 3.11 or newer and nothing else; see README.md.
+PYTHON ?= python3
+RECIPE ?= recipes/mnist-lenet.yaml
+BUNDLE ?= bundles/$(basename $(notdir $(RECIPE)))
+REQUIRE ?=
+export REQUIRE
+
+# Two environments: .venv holds the run wing alone, so that what a device installs is what is shown;
+# .venv-dev holds both wings and the tests. A changed pyproject.toml makes them anew.
+RUN := .venv/bin
+DEV := .venv-dev/bin
+RUN_READY := .venv/.ready
+DEV_READY := .venv-dev/.ready
+
+.PHONY: help demo up test lint bundle clean
+help:
+	@echo "make demo    three tiers answer real images, then stop"
+	@echo "make up      the same, until Ctrl-C"
+	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
+	@echo "make lint    the first three of these"
+	@echo "make bundle  train and package RECIPE (default $(RECIPE))"
+	@echo "make clean   remove the environments and what was built"
+
+$(RUN_READY): pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_READY): pyproject.toml
+	$(PYTHON) -m venv --clear .venv-dev
+	$(DEV)/python -m pip install --quiet --disable-pip-version-check --editable '.[build,test]'
+	@touch $@
+
+demo: $(RUN_READY)
+	$(RUN)/python scripts/demo.py
+
+up: $(RUN_READY)
+	$(RUN)/offramp up --config deploy/tiers.yaml
+
+lint: $(DEV_READY)
+	@failed=; \
+	for check in "ruff check" "ruff format --check" mypy lint-imports; do \
+		echo "== $$check"; $(DEV)/$$check || failed="$$failed [$$check]"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# pytest runs even when lint failed and comes last; either failure fails the target.
+test: $(DEV_READY)
+	@$(MAKE) --no-print-directory lint; linted=$$?; \
+	echo "== pytest"; $(DEV)/pytest; tested=$$?; \
+	exit $$((linted | tested))
+
+bundle: $(DEV_READY)
+	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE)
+
+clean:
+	rm -rf .venv .venv-dev build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

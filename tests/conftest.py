@@ -1,0 +1,72 @@
+"""What a test may need from the machine, and what happens where it is missing.
+
+A test marked `docker` or `browser` is skipped where there is none, and the summary says so.
+`REQUIRE=docker,browser` in the environment turns that skip into a failure.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@functools.cache
+def missing_docker() -> str | None:
+    """Why containers cannot be brought up here, or None when they can."""
+    if not _succeeds("docker", "version"):
+        return "no container engine answers (`docker version` fails)"
+    if not _succeeds("docker", "compose", "version") and not _succeeds("docker-compose", "version"):
+        return "neither `docker compose` nor `docker-compose` is installed"
+    return None
+
+
+@functools.cache
+def missing_browser() -> str | None:
+    """Why no page can be opened here, or None when one can."""
+    if any(shutil.which(name) for name in BROWSERS):
+        return None
+    return f"none of {', '.join(BROWSERS)} is installed"
+
+
+MISSING: dict[str, Callable[[], str | None]] = {"docker": missing_docker, "browser": missing_browser}
+
+
+def _succeeds(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _required() -> set[str]:
+    return {name.strip() for name in os.environ.get("REQUIRE", "").split(",") if name.strip()}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if unknown := _required() - set(MISSING):
+        raise pytest.UsageError(f"REQUIRE names {sorted(unknown)}. It may name {sorted(MISSING)}.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for capability, missing in MISSING.items():
+        if item.get_closest_marker(capability) is None or (reason := missing()) is None:
+            continue
+        if capability in _required():
+            pytest.fail(f"REQUIRE asks for {capability}: {reason}.", pytrace=False)
+        pytest.skip(f"needs {capability}: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    for capability, missing in MISSING.items():
+        count = sum(f"needs {capability}: " in reason for reason in skipped)
+        if count:
+            terminalreporter.section(f"NOT TESTED: {capability}", red=True)
+            terminalreporter.line(f"{count} tests were skipped: {missing()}.")
+            terminalreporter.line("On Debian, `scripts/ci-system` installs it; REQUIRE makes it a failure.")
