@@ -1,0 +1,24 @@
+"""The bounds of a tier: how much of anything one caller may ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Most of everything that is accepted at once; what goes beyond is refused, never cut short."""
+
+    # per request
+    batch_rows: int = 1024
+    body_bytes: int = 32 << 20  # of an HTTP request
+    max_message_bytes: int = 64 << 20  # of a gRPC message
+    image_pixels: int = 16 << 20  # of one image file, before it is fitted
+    json_depth: int = 16  # nested arrays and objects
+
+    # per tier
+    queue_rows: int = 4096  # rows that wait for a stage
+    stream_requests: int = 1024  # in flight on one stream
+
+
+DEFAULT_LIMITS = Limits()
