@@ -1,0 +1,155 @@
+"""A network with exits, written as ordered stages.
+
+A stage is a part of the backbone; the exit head at its end is a small classifier (Teerapittayanon et al.,
+"BranchyNet", 2016). Stages pass named tensors, so a tensor may skip over any number of cuts: what crosses a
+cut follows from who reads what later.
+
+Tensor names carry their axes: B rows of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ConfigError
+from common.manifest import ImageSpec, TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StagePart:
+    """One stage: a module over named tensors, with or without an exit head.
+
+    `body` takes the tensors of `reads` in that order and returns those of `writes`, one tensor or a tuple.
+    `head` takes the tensors of `head_reads` (anything read or written so far) and returns logits [B, C].
+    """
+
+    body: nn.Module
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    head: nn.Module | None = None
+    head_reads: tuple[str, ...] = ()
+
+
+class MultiExitNetwork(nn.Module):
+    """A network whose stages can run on different machines.
+
+    Args:
+        stages: in order; only the last must have a head.
+        inputs: the tensors that enter stage 0, with row shapes and dtypes as a door delivers them.
+        classes: names of the classes; every head returns one logit for each.
+        image: how a door turns an image file into the input, when it can.
+
+    Raises:
+        ConfigError: when a tensor is read before it is written, or written twice, or the last stage has no exit.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[StagePart],
+        *,
+        inputs: Sequence[TensorSpec],
+        classes: Sequence[str],
+        image: ImageSpec | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = tuple(stages)
+        self.inputs = tuple(inputs)
+        self.classes = tuple(classes)
+        self.image = image
+        _check(self.parts, {spec.name for spec in self.inputs})
+        self.bodies = nn.ModuleList(part.body for part in self.parts)
+        self.heads = nn.ModuleDict({str(k): part.head for k, part in enumerate(self.parts) if part.head is not None})
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The stage of every exit, in order."""
+        return tuple(k for k, part in enumerate(self.parts) if part.head is not None)
+
+    def logits_name(self, stage: int) -> str:
+        """Name of the logits that the exit of `stage` writes."""
+        return f"logits{self.exits.index(stage)}"
+
+    def crossing(self, cut: int) -> tuple[str, ...]:
+        """Names of the tensors alive at the cut behind stage `cut`: written or given before it, read after it.
+
+        Order is that of their making, so equal networks give equal manifests.
+        """
+        made = [spec.name for spec in self.inputs]
+        for part in self.parts[: cut + 1]:
+            made.extend(part.writes)
+        later = {name for part in self.parts[cut + 1 :] for name in (*part.reads, *part.head_reads)}
+        return tuple(name for name in made if name in later)
+
+    def stage_reads(self, stage: int) -> tuple[str, ...]:
+        """What stage `stage` with its exit needs from before it."""
+        part = self.parts[stage]
+        own = set(part.writes)
+        return tuple(dict.fromkeys((*part.reads, *(name for name in part.head_reads if name not in own))))
+
+    def stage_writes(self, stage: int) -> tuple[str, ...]:
+        """What stage `stage` hands on: its tensors that someone reads later, then the logits of its exit."""
+        crossing = self.crossing(stage) if stage < len(self.parts) - 1 else ()
+        writes = tuple(name for name in self.parts[stage].writes if name in crossing)
+        return (*writes, self.logits_name(stage)) if stage in self.exits else writes
+
+    def run_stage(self, stage: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one stage with its exit; returns everything it made, the logits under `logits_name`."""
+        part = self.parts[stage]
+        made = self.bodies[stage](*(tensors[name] for name in part.reads))
+        out = dict(zip(part.writes, (made,) if isinstance(made, Tensor) else made, strict=True))
+        if part.head is not None:
+            known = {**tensors, **out}
+            out[self.logits_name(stage)] = self.heads[str(stage)](*(known[name] for name in part.head_reads))
+        return out
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Logits [B, C] of every exit for a batch, without any exit being taken."""
+        tensors = dict(zip((spec.name for spec in self.inputs), inputs, strict=True))
+        for stage in range(len(self.parts)):
+            tensors.update(self.run_stage(stage, tensors))
+        return tuple(tensors[self.logits_name(stage)] for stage in self.exits)
+
+    def example(self, rows: int = 2) -> tuple[Tensor, ...]:
+        """A batch of zeros that the network accepts."""
+        return tuple(
+            torch.zeros((rows, *(int(size) for size in spec.shape)), dtype=getattr(torch, spec.dtype))
+            for spec in self.inputs
+        )
+
+
+class StageWithExit(nn.Module):
+    """One stage as it is packed: takes `reads` in order, returns `writes` in order."""
+
+    def __init__(self, network: MultiExitNetwork, stage: int) -> None:
+        super().__init__()
+        self.network = network
+        self.stage = stage
+        self.reads = network.stage_reads(stage)
+        self.writes = network.stage_writes(stage)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the stage on the tensors that cross the cut before it."""
+        out = self.network.run_stage(self.stage, dict(zip(self.reads, tensors, strict=True)))
+        return tuple(out[name] for name in self.writes)
+
+
+def _check(parts: Sequence[StagePart], known: set[str]) -> None:
+    if not parts or parts[-1].head is None:
+        raise ConfigError("A network needs at least one stage, and its last stage needs an exit head.")
+    for number, part in enumerate(parts):
+        for name in part.reads:
+            if name not in known:
+                raise ConfigError(f"Stage {number} reads {name!r}, which no earlier stage writes.")
+        if twice := known & set(part.writes):
+            raise ConfigError(f"Stage {number} writes {sorted(twice)[0]!r} again. Every tensor is written once.")
+        known |= set(part.writes)
+        for name in part.head_reads:
+            if name not in known:
+                raise ConfigError(f"The exit of stage {number} reads {name!r}, which nobody has written by then.")
+        if part.head is not None and not part.head_reads:
+            raise ConfigError(f"The exit of stage {number} names no tensor under head_reads.")
