@@ -22,13 +22,15 @@ help:
 	@echo "make clean   remove the environments and what was built"
 
 $(RUN_READY): pyproject.toml
-	$(PYTHON) -m venv --clear .venv
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo "== installing the run wing into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check --editable .
 	@touch $@
 
 $(DEV_READY): pyproject.toml
-	$(PYTHON) -m venv --clear .venv-dev
-	$(DEV)/python -m pip install --quiet --disable-pip-version-check --editable '.[build,test]'
+	@echo "== installing both wings and the tests into .venv-dev"
+	@$(PYTHON) -m venv --clear .venv-dev
+	@$(DEV)/python -m pip install -qq --disable-pip-version-check --editable '.[build,test]'
 	@touch $@
 
 demo: $(RUN_READY)
