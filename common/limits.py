@@ -14,9 +14,11 @@ class Limits:
     body_bytes: int = 32 << 20  # of an HTTP request
     max_message_bytes: int = 64 << 20  # of a gRPC message
     image_pixels: int = 16 << 20  # of one image file, before it is fitted
+    request_pixels: int = 128 << 20  # of all image files of a request together
     json_depth: int = 16  # nested arrays and objects
 
     # per tier
+    buffered_bytes: int = 256 << 20  # of HTTP bodies that are still arriving
     queue_rows: int = 4096  # rows that wait for a stage
     stream_requests: int = 1024  # in flight on one stream
 

@@ -15,8 +15,8 @@ from common.section import Section
 
 REST = "rest"  # `stages: rest`: every stage that is left
 RESERVED = ("views", "plan", "audit")
-PROTOCOLS = ("tier",)
-RESERVED_PROTOCOLS = ("tier-unary", "oip")
+PROTOCOLS = ("tier", "tier-unary")
+RESERVED_PROTOCOLS = ("oip",)
 OVERRIDES = ("GRPC", "REST", "OPS", "UPSTREAM")
 
 
@@ -131,7 +131,7 @@ def _dial(value: object) -> tuple[Address, ...]:
 
 def _protocol(value: object) -> str:
     if value in RESERVED_PROTOCOLS:
-        raise ValueError(f"is reserved for a later version: today only {', '.join(PROTOCOLS)} is spoken")
+        raise ValueError(f"is reserved for a later version; it must be {' or '.join(PROTOCOLS)}")
     if value not in PROTOCOLS:
-        raise ValueError(f"must be {', '.join(PROTOCOLS)}")
+        raise ValueError(f"must be {' or '.join(PROTOCOLS)}")
     return str(value)

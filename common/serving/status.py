@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import grpc
+from google.protobuf import any_pb2
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from common.errors import (
     Cancelled,
@@ -46,7 +49,6 @@ _FROM_GRPC: dict[grpc.StatusCode, type[RequestError]] = {
     Code.DEADLINE_EXCEEDED: DeadlineExceeded,
     Code.CANCELLED: Cancelled,
 }
-_BY_NUMBER: dict[int, grpc.StatusCode] = {member.value[0]: member for member in Code}
 
 
 def grpc_status(error: RequestError) -> grpc.StatusCode:
@@ -59,21 +61,15 @@ def http_status(error: RequestError) -> int:
     return _both(error)[1]
 
 
-def grpc_number(error: RequestError) -> int:
-    """The number of the gRPC status code, as `google.rpc.Status` carries it."""
-    return int(_both(error)[0].value[0])
-
-
-def error_from_grpc(status: grpc.StatusCode | int, message: str, code: str | None = None) -> RequestError:
+def error_from_grpc(status: grpc.StatusCode, message: str, code: str | None = None) -> RequestError:
     """The error that a peer's status code stands for; a plain RequestError for one that no table knows.
 
     Args:
-        status: what the peer said, as enum member or number.
+        status: what the peer said.
         message: its sentence.
         code: its machine-readable name, where the peer gave one.
     """
-    member = _BY_NUMBER.get(status) if isinstance(status, int) else status
-    return _FROM_GRPC.get(member, RequestError)(message, code)
+    return _FROM_GRPC.get(status, RequestError)(message, code)
 
 
 def _both(error: RequestError) -> tuple[grpc.StatusCode, int]:
@@ -81,3 +77,20 @@ def _both(error: RequestError) -> tuple[grpc.StatusCode, int]:
         if kind in STATUS:
             return STATUS[kind]
     return _UNKNOWN
+
+
+def error_to_wire(error: RequestError) -> Status:
+    """The error as a google.rpc.Status; its machine-readable code travels in an ErrorInfo."""
+    info = any_pb2.Any()
+    info.Pack(ErrorInfo(reason=error.code, domain="offramp"))
+    return Status(code=grpc_status(error).value[0], message=str(error), details=[info])
+
+
+def error_from_wire(status: Status) -> RequestError:
+    """The error that a peer sent as a google.rpc.Status."""
+    code = None
+    for detail in status.details:
+        info = ErrorInfo()
+        if detail.Is(ErrorInfo.DESCRIPTOR) and detail.Unpack(info):
+            code = info.reason
+    return error_from_grpc(_BY_NUMBER.get(status.code, Code.UNKNOWN), status.message, code)

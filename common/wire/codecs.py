@@ -120,9 +120,7 @@ def _inflate(coded: Coded, size: int) -> bytes:
         # Checked first: the library allocates what the frame claims.
         claimed = zstandard.frame_content_size(coded.data)
         if claimed not in (-1, size):
-            raise Malformed(
-                f"tensor {coded.name!r} inflates to {claimed} bytes. Its shape needs {size}.", "bad_length"
-            )
+            raise Malformed(f"tensor {coded.name!r} inflates to {claimed} bytes. Its shape needs {size}.", "bad_length")
         data: bytes = _decompressor().decompress(coded.data, max_output_size=size)
         return data
     except zstandard.ZstdError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from common.errors import Malformed
 from common.limits import Limits
@@ -11,15 +12,16 @@ from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose,
 from common.wire.codecs import Coded, decode, encode
 from protos import tier_pb2 as pb
 
-_DTYPE_TO_WIRE = {name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES}
+# The stubs type enum fields more narrowly than what Value returns.
+_DTYPE_TO_WIRE: dict[str, Any] = {name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES}
 _DTYPE_FROM_WIRE = {number: name for name, number in _DTYPE_TO_WIRE.items()}
-_CODEC_TO_WIRE = {name: pb.Codec.Value(f"CODEC_{name.upper()}") for name in CODECS}
+_CODEC_TO_WIRE: dict[str, Any] = {name: pb.Codec.Value(f"CODEC_{name.upper()}") for name in CODECS}
 _CODEC_FROM_WIRE = {number: name for name, number in _CODEC_TO_WIRE.items()}
-_COMPRESSION_TO_WIRE = {name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS}
+_COMPRESSION_TO_WIRE: dict[str, Any] = {name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS}
 _COMPRESSION_FROM_WIRE = {number: name for name, number in _COMPRESSION_TO_WIRE.items()}
-_PURPOSE_TO_WIRE = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
+_PURPOSE_TO_WIRE: dict[Purpose, Any] = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
 _PURPOSE_FROM_WIRE = {number: purpose for purpose, number in _PURPOSE_TO_WIRE.items()}
-_DEGRADED_TO_WIRE = {None: pb.DEGRADED_NONE} | {d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded}
+_DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded}
 _DEGRADED_FROM_WIRE = {number: reason for reason, number in _DEGRADED_TO_WIRE.items()}
 
 _MAX_RANK = 16
@@ -56,7 +58,9 @@ def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
             "bad_dtype",
         ) from None
     if len(message.shape) > _MAX_RANK:
-        raise Malformed(f"tensor {name!r} has {len(message.shape)} axes. At most {_MAX_RANK} are accepted.", "bad_shape")
+        raise Malformed(
+            f"tensor {name!r} has {len(message.shape)} axes. At most {_MAX_RANK} are accepted.", "bad_shape"
+        )
     affine = codec != "raw"
     if affine and not (len(message.scale) == len(message.offset) == 1 and dtype.startswith("float")):
         raise Malformed(f"tensor {name!r} must be a float tensor with one scale and one offset.", "bad_value")
@@ -89,8 +93,7 @@ def request_to_wire(request: Request, cut: Sequence[CutTensor]) -> pb.InferReque
         traceparent=request.traceparent,
         row_ids=request.rows.ids,
         tensors=[
-            tensor_to_wire(array, how.get(name) or CutTensor(name=name))
-            for name, array in request.rows.tensors.items()
+            tensor_to_wire(array, how.get(name) or CutTensor(name=name)) for name, array in request.rows.tensors.items()
         ],
         state=[tensor_to_wire(array, CutTensor(name=name)) for name, array in request.rows.state.items()],
     )
@@ -102,8 +105,8 @@ def request_from_wire(message: pb.InferRequest, limits: Limits) -> Request:
         request_id=message.request_id,
         rows=Rows(
             ids=tuple(message.row_ids),
-            tensors=_named(message.tensors, "tensors", limits.message_bytes),
-            state=_named(message.state, "state", limits.message_bytes),
+            tensors=_named(message.tensors, "tensors", limits.max_message_bytes),
+            state=_named(message.state, "state", limits.max_message_bytes),
         ),
         bundle=message.bundle,
         operating_point=message.operating_point,

@@ -1,0 +1,1 @@
+"""The cloud tier: the last exit, which answers whatever reaches it."""

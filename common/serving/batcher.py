@@ -1,0 +1,199 @@
+"""Batching without waiting: rows of all callers join while the runtime is busy; a free runtime starts at once.
+
+Runs that are expected to stay under a millisecond happen inline in the event loop, longer ones on the
+runtime's one thread. There is no timer: what has arrived when the runtime becomes free is the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from common.errors import Unavailable
+from common.runtimes import StageRunner
+from common.serving.chunk import Chunk
+from common.serving.metrics import Metrics
+from common.types import Tensors
+
+log = logging.getLogger(__name__)
+
+INLINE_S = 1e-3
+
+Finish = Callable[[int, list[Chunk], Tensors, Tensors], None]  # stage, chunks, what went in, what came out
+Expire = Callable[[Chunk], None]
+
+
+class RunCost:
+    """Expected seconds of one run, per power of two of its rows, as a moving average."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Remember a run."""
+        size = rows.bit_length()
+        known = self._seconds.get(size)
+        self._seconds[size] = seconds if known is None else known + 0.1 * (seconds - known)
+
+    def expect(self, rows: int) -> float:
+        """Seconds that a run of so many rows should take; sizes never seen are scaled from the next smaller."""
+        size = rows.bit_length()
+        for smaller in range(size, -1, -1):
+            if smaller in self._seconds:
+                return self._seconds[smaller] * 2.0 ** (size - smaller)
+        return 0.0
+
+
+class Batcher:
+    """Queues of chunks in front of the stages of one tier, and the one runtime behind them.
+
+    Args:
+        runners: stage -> loaded stage.
+        batch_rows: most rows in one run.
+        finish: called with the result of each run.
+        expire: called with a chunk whose deadline passed while it waited.
+        metrics: where runs are recorded.
+    """
+
+    def __init__(
+        self,
+        runners: Mapping[int, StageRunner],
+        *,
+        batch_rows: int,
+        finish: Finish,
+        expire: Expire,
+        metrics: Metrics,
+    ) -> None:
+        self._runners = runners
+        self._batch_rows = batch_rows
+        self._finish = finish
+        self._expire = expire
+        self._metrics = metrics
+        self._queues: dict[int, deque[Chunk]] = {stage: deque() for stage in runners}
+        self.costs: dict[int, RunCost] = {stage: RunCost() for stage in runners}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
+        self._busy = False  # a run on the thread, or a turn that is scheduled
+        self.rows = 0  # waiting
+        metrics.watch_queue(lambda: self.rows)
+
+    def submit(self, stage: int, chunk: Chunk) -> None:
+        """Queue a chunk for a stage; it runs as soon as the runtime is free."""
+        chunk.waiting_since = time.monotonic()
+        self._queues[stage].append(chunk)
+        self.rows += len(chunk)
+        self._wake()
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False)
+
+    def _wake(self) -> None:
+        if not self._busy and self.rows:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        stage, chunks = self._next_batch()
+        if not chunks:
+            self._busy = False
+            self._wake()
+            return
+        rows = sum(len(chunk) for chunk in chunks)
+        tensors = _join([chunk.tensors for chunk in chunks])
+        started = time.monotonic()
+        for chunk in chunks:
+            chunk.queue_s += started - chunk.waiting_since
+        if self.costs[stage].expect(rows) < INLINE_S:
+            try:
+                outputs = self._runners[stage].run(tensors)
+            except Exception as error:
+                self._failed(stage, chunks, error)
+            else:
+                self._ran(stage, chunks, tensors, outputs, rows, time.monotonic() - started)
+            self._busy = False
+            self._wake()
+            return
+        run = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, stage, tensors)
+        run.add_done_callback(lambda done: self._thread_done(stage, chunks, tensors, rows, done))
+
+    def _timed(self, stage: int, tensors: Tensors) -> tuple[Tensors, float]:
+        started = time.monotonic()
+        return self._runners[stage].run(tensors), time.monotonic() - started
+
+    def _thread_done(
+        self,
+        stage: int,
+        chunks: list[Chunk],
+        tensors: Tensors,
+        rows: int,
+        done: asyncio.Future[tuple[Tensors, float]],
+    ) -> None:
+        self._busy = False
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._failed(stage, chunks, error)
+        else:
+            outputs, seconds = done.result()
+            self._ran(stage, chunks, tensors, outputs, rows, seconds)
+        self._wake()
+
+    def _ran(
+        self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors, rows: int, seconds: float
+    ) -> None:
+        self.costs[stage].learn(rows, seconds)
+        self._metrics.stage_ran(stage, seconds, rows)
+        for chunk in chunks:
+            chunk.compute_s += seconds
+        try:
+            self._finish(stage, chunks, tensors, outputs)
+        except Exception as error:
+            self._failed(stage, chunks, error)
+
+    def _failed(self, stage: int, chunks: list[Chunk], error: BaseException) -> None:
+        """A defect of ours or of a stage: say so, fail these rows, serve the others."""
+        log.error("stage %d failed on %d rows", stage, sum(map(len, chunks)), exc_info=error)
+        for chunk in chunks:
+            chunk.job.abort(Unavailable(f"Stage {stage} failed on this tier.", "stage_failed"))
+
+    def _next_batch(self) -> tuple[int, list[Chunk]]:
+        """The chunk that has waited longest, joined by those that may share its run."""
+        waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
+        if not waiting:
+            return 0, []
+        stage = min(waiting)[1]
+        now = time.monotonic()
+        queue = self._queues[stage]
+        taken: list[Chunk] = []
+        kept: list[Chunk] = []
+        rows = 0
+        while queue:
+            chunk = queue.popleft()
+            if chunk.job.abandoned:
+                self.rows -= len(chunk)
+            elif chunk.job.request.deadline.at <= now:
+                self.rows -= len(chunk)
+                self._expire(chunk)
+            elif not taken or (chunk.key == taken[0].key and rows + len(chunk) <= self._batch_rows):
+                taken.append(chunk)
+                rows += len(chunk)
+                self.rows -= len(chunk)
+                if rows >= self._batch_rows:
+                    break
+            else:
+                kept.append(chunk)
+        queue.extendleft(reversed(kept))
+        return stage, taken
+
+
+def _join(parts: list[Tensors]) -> Tensors:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,112 @@
+"""One request inside a tier, from its arrival to its last row's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.criteria import Criterion
+from common.errors import RequestError
+from common.serving.chunk import Chunk, Outcome
+from common.serving.upstream import Deliver
+from common.types import Answer, Array, Degraded, Hop, Request
+
+
+class Job:
+    """Keeps the count of rows that still need an answer, and turns outcomes into answers.
+
+    Args:
+        request: what was asked.
+        tier: the name that local answers carry.
+        criterion: the rule that accepts an exit's answer.
+        thresholds: one per exit.
+        deliver: called with answers as they come.
+    """
+
+    __slots__ = (
+        "criterion",
+        "deliver",
+        "done",
+        "error",
+        "forwarding",
+        "received",
+        "remaining",
+        "request",
+        "thresholds",
+        "tier",
+    )
+
+    def __init__(
+        self, request: Request, *, tier: str, criterion: Criterion, thresholds: Array, deliver: Deliver
+    ) -> None:
+        self.request = request
+        self.tier = tier
+        self.criterion = criterion
+        self.thresholds = thresholds
+        self.deliver = deliver
+        self.received = time.monotonic()
+        self.remaining = len(request.rows)
+        self.error: RequestError | None = None
+        self.forwarding: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answers any more."""
+        return self.done.done()
+
+    def answer(self, chunk: Chunk, outcome: Outcome, degraded: Degraded | None = None) -> list[Answer]:
+        """Answer all rows of a chunk from a local exit; returns what was delivered."""
+        hops = (Hop(tier=self.tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3),)
+        labels, confidences = outcome.labels_B.tolist(), outcome.confidences_B.tolist()
+        probabilities: list[tuple[float, ...] | None]
+        if outcome.probs_BC is None:
+            probabilities = [None] * len(labels)
+        else:
+            probabilities = [tuple(row) for row in outcome.probs_BC.tolist()]
+        answers = [
+            Answer(
+                row=chunk.ids[i],
+                label=labels[i],
+                confidence=confidences[i],
+                exit=outcome.exit,
+                tier=self.tier,
+                degraded=degraded,
+                hops=hops,
+                probabilities=probabilities[i],
+            )
+            for i in range(len(labels))
+        ]
+        self.deliver_some(answers)
+        return answers
+
+    def deliver_some(self, answers: Sequence[Answer]) -> None:
+        """Pass answers on and finish when they were the last."""
+        self.deliver(answers)
+        self.settle(len(answers))
+
+    def fail(self, rows: int, error: RequestError) -> None:
+        """Rows that get no answer here; the request ends with the first error once all rows are settled."""
+        self.error = self.error or error
+        self.settle(rows)
+
+    def abort(self, error: RequestError) -> None:
+        """End the request at once; rows that are still on their way are dropped."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def settle(self, rows: int) -> None:
+        """Count rows as done."""
+        self.remaining -= rows
+        if self.remaining == 0 and not self.done.done():
+            if self.error is None:
+                self.done.set_result(None)
+            else:
+                self.done.set_exception(self.error)
+
+    def threshold(self, exit: int, rows: int) -> Array:
+        """The threshold of an exit, once per row, [rows]."""
+        return np.full(rows, self.thresholds[exit])

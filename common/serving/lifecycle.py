@@ -1,0 +1,45 @@
+"""From `offramp serve` to the last answer: one event loop, one tier, SIGTERM drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from common.serving.server import TierServer
+
+log = logging.getLogger(__name__)
+
+ServerFactory = Callable[[], TierServer]
+
+
+def run(server_of: ServerFactory) -> None:
+    """Serve one tier in the foreground until SIGTERM or SIGINT, then drain.
+
+    Args:
+        server_of: makes the tier's server inside the event loop that it will live in.
+
+    Raises:
+        OfframpError: when the tier cannot start.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvloop.run(_serve(server_of))
+
+
+async def _serve(server_of: ServerFactory) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = server_of()
+    try:
+        await server.start()
+        print(server.summary(), flush=True)
+        await stop.wait()
+        log.info("draining")
+    finally:
+        await server.stop()

@@ -1,0 +1,152 @@
+"""All addresses of one upstream: names are resolved again and again, one link each, fewest rows in flight first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from common.address import Address
+from common.errors import Unavailable
+from common.serving.upstream import Deliver
+from common.types import Answer, Request, Rows
+
+log = logging.getLogger(__name__)
+
+RESOLVE_UP_S = 10.0
+RESOLVE_DOWN_S = 1.0
+
+
+class Link(Protocol):
+    """A connection to one address."""
+
+    address: str
+    up: bool
+    rows_in_flight: int
+
+    async def forward(self, request: Request, deliver: Deliver) -> None:
+        """As `Upstream.forward`; raises Unavailable at once while the address is down."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+class Pool:
+    """An `Upstream` over any number of addresses.
+
+    Args:
+        addresses: host and port of each; a host name stands for all its addresses.
+        connect: makes a link to "ip:port".
+    """
+
+    def __init__(self, addresses: Sequence[Address], connect: Callable[[str], Link]) -> None:
+        self._addresses = addresses
+        self._connect = connect
+        self._links: dict[str, Link] = {}
+        self._recent: deque[float] = deque(maxlen=32)  # seconds of the latest requests
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Resolve once and start connecting; an upstream that is not there yet is no error."""
+        await self._resolve()
+        self._task = asyncio.get_running_loop().create_task(self._keep_resolving())
+
+    async def close(self) -> None:
+        """Close all links."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+        self._links.clear()
+
+    def up(self) -> bool:
+        """Whether any address answers."""
+        return any(link.up for link in self._links.values())
+
+    def in_vain(self, left_s: float) -> bool:
+        """Whether even the quickest of the latest requests took longer. Each time that is so one is forgotten,
+        so that a slow spell cannot shut the door for good.
+        """
+        if left_s >= min(self._recent, default=0.0):
+            return False
+        self._recent.popleft()
+        return True
+
+    async def forward(self, request: Request, deliver: Deliver) -> None:
+        """Forward over the least busy link; when it breaks, send the unanswered rows over another."""
+        started = time.monotonic()
+        waiting = dict.fromkeys(request.rows.ids)
+
+        def note(answers: Sequence[Answer]) -> None:
+            for answer in answers:
+                waiting.pop(answer.row, None)
+            deliver(answers)
+
+        tried: set[str] = set()
+        while True:
+            link = self._least_busy(tried)
+            tried.add(link.address)
+            try:
+                await link.forward(_only(request, waiting), note)
+                self._recent.append(time.monotonic() - started)
+                return
+            except Unavailable:
+                if not any(other.up and other.address not in tried for other in self._links.values()):
+                    raise
+
+    def _least_busy(self, tried: set[str]) -> Link:
+        usable = [link for link in self._links.values() if link.up and link.address not in tried]
+        if not usable:
+            raise Unavailable("No upstream address answers.")
+        return min(usable, key=lambda link: link.rows_in_flight)
+
+    async def _keep_resolving(self) -> None:
+        while True:
+            await asyncio.sleep(RESOLVE_UP_S if self.up() else RESOLVE_DOWN_S)
+            await self._resolve()
+
+    async def _resolve(self) -> None:
+        loop = asyncio.get_running_loop()
+        found: set[str] = set()
+        for address in self._addresses:
+            try:
+                infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                log.debug("cannot resolve %s: %s", address.host, error)
+                return  # keep what is connected: a name server that is away changes nothing
+            for *_, sockaddr in infos:
+                host = str(sockaddr[0])
+                found.add(str(Address(host=host, port=address.port)))
+        for gone in [name for name in self._links if name not in found]:
+            await self._links.pop(gone).close()
+        for new in found - set(self._links):
+            self._links[new] = self._connect(new)
+
+
+def _only(request: Request, waiting: dict[int, None]) -> Request:
+    """The request for the rows that still wait; the same object when that is all of them."""
+    if len(waiting) == len(request.rows):
+        return request
+    keep = [i for i, row in enumerate(request.rows.ids) if row in waiting]
+    return Request(
+        request_id=request.request_id,
+        rows=Rows(
+            ids=tuple(request.rows.ids[i] for i in keep),
+            tensors={name: tensor[keep] for name, tensor in request.rows.tensors.items()},
+            state={name: tensor[keep] for name, tensor in request.rows.state.items()},
+        ),
+        bundle=request.bundle,
+        operating_point=request.operating_point,
+        start_stage=request.start_stage,
+        thresholds=request.thresholds,
+        deadline=request.deadline,
+        want_probabilities=request.want_probabilities,
+        purpose=request.purpose,
+        traceparent=request.traceparent,
+    )

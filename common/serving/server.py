@@ -1,0 +1,145 @@
+"""One tier as a process: stages loaded and tested, doors opened, upstream dialled, and drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from common.address import Address
+from common.bundle import Bundle
+from common.config import SystemConfig
+from common.serving.grpc_door import GrpcDoor
+from common.serving.http import AsgiApp, HttpServer
+from common.serving.metrics import Metrics
+from common.serving.ops import OpsDoor
+from common.serving.pool import Link, Pool
+from common.serving.rest import RestDoor
+from common.serving.stages import load_stages, warm_up
+from common.serving.stream import StreamLink
+from common.serving.tier import Tier
+from common.serving.unary import UnaryLink
+from common.tier_config import TierConfig
+from common.version import VERSION
+from protos import tier_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+LINKS: dict[str, type[StreamLink] | type[UnaryLink]] = {"tier": StreamLink, "tier-unary": UnaryLink}
+
+
+class TierServer:
+    """Assembles a tier from its configuration.
+
+    Args:
+        system: the whole configuration.
+        config: this tier's section.
+        bundle: the network.
+
+    Raises:
+        BundleError: when a stage cannot be loaded or fails its self-test.
+    """
+
+    def __init__(self, system: SystemConfig, config: TierConfig, bundle: Bundle) -> None:
+        self.config = config
+        self.metrics = Metrics(config.name)
+        self._pool: Pool | None = None
+        if config.upstream:
+            self._pool = Pool(
+                config.upstream,
+                partial(_connect, config.upstream_protocol, bundle=bundle, config=config, metrics=self.metrics),
+            )
+        runners = load_stages(
+            bundle, start=config.start, stop=config.stop, runtime=config.runtime, threads=config.threads
+        )
+        self.tier = Tier(
+            name=config.name,
+            bundle=bundle,
+            runners=runners,
+            stop=config.stop,
+            operating_point=system.operating_point,
+            limits=config.limits,
+            metrics=self.metrics,
+            upstream=self._pool,
+            upstream_timeout_s=config.upstream_timeout_ms / 1e3,
+        )
+        warm_up(bundle.manifest, runners, self.tier.batcher.costs)
+        self._grpc: GrpcDoor | None = None
+        self._http: list[HttpServer] = []
+        self.ports: dict[str, int] = {}  # door -> bound port
+
+    async def start(self) -> None:
+        """Open the doors that have an address, dial upstream, and report ready; raises ConfigError."""
+        if self.config.grpc is not None:
+            self._grpc = GrpcDoor(self.tier, describe(self.tier, self.config))
+            self.ports["grpc"] = await self._grpc.start(self.config.grpc)
+        if self.config.rest is not None:
+            await self._open_http("rest", RestDoor(self.tier), self.config.rest)
+        if self.config.ops is not None:
+            await self._open_http("ops", OpsDoor(self.tier, self.metrics), self.config.ops)
+        if self._pool is not None:
+            await self._pool.start()
+        await self._set_ready(True)
+
+    async def stop(self) -> None:
+        """Refuse new requests, let those in flight finish for a while, then close everything."""
+        await self._set_ready(False)
+        if self._grpc is not None:
+            self._grpc.servicer.draining = True
+        until = time.monotonic() + self.config.drain_seconds
+        await asyncio.gather(*(server.stop(grace_s=self.config.drain_seconds) for server in self._http))
+        while self.tier.in_flight and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        if self.tier.in_flight:
+            log.warning("%d requests were still in flight after %g s", self.tier.in_flight, self.config.drain_seconds)
+        if self._grpc is not None:
+            await self._grpc.stop()
+        await self.tier.close()
+        if self._pool is not None:
+            await self._pool.close()
+
+    def summary(self) -> str:
+        """One line for people and for whoever waits until the tier is ready."""
+        doors = ", ".join(f"{door} {self._address(door)}" for door in self.ports) or "no door"
+        stages = (
+            f"stages {self.config.start}..{self.config.stop - 1}" if self.config.stop > self.config.start else "relay"
+        )
+        upstream = ", ".join(map(str, self.config.upstream)) or "none"
+        return f"{self.tier.name} ready: {doors}; {stages}; upstream {upstream}; bundle {self.tier.bundle.name}"
+
+    def _address(self, door: str) -> str:
+        listen: Address = getattr(self.config, door)
+        return str(Address(host=listen.host, port=self.ports[door]))
+
+    async def _open_http(self, door: str, app: AsgiApp, address: Address) -> None:
+        server = await HttpServer.start(app, address.host, address.port)
+        self._http.append(server)
+        self.ports[door] = server.port
+
+    async def _set_ready(self, ready: bool) -> None:
+        self.tier.ready = ready
+        if self._grpc is not None:
+            await self._grpc.set_ready(ready)
+
+
+def describe(tier: Tier, config: TierConfig) -> pb.DescribeReply:
+    """What a tier says of itself to others."""
+    manifest = tier.bundle.manifest
+    return pb.DescribeReply(
+        tier=tier.name,
+        version=VERSION,
+        bundle=tier.bundle.digest,
+        bundle_name=manifest.name,
+        start_stage=config.start,
+        stop_stage=config.stop,
+        stages=[
+            pb.StageInfo(stage=stage, runtime=runner.runtime, precision=runner.precision)
+            for stage, runner in sorted(tier.runners.items())
+        ],
+        operating_points=sorted(manifest.operating_points),
+    )
+
+
+def _connect(protocol: str, address: str, *, bundle: Bundle, config: TierConfig, metrics: Metrics) -> Link:
+    return LINKS[protocol](address, bundle=bundle, limits=config.limits, metrics=metrics)

@@ -1,0 +1,70 @@
+"""Loading a tier's stages: verify, load, warm up, and one self-test before the tier reports ready."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from common.bundle import Bundle
+from common.errors import BundleError
+from common.manifest import Manifest, TensorSpec
+from common.runtimes import RUNTIMES, StageRunner
+from common.serving.batcher import RunCost
+from common.types import Array, Tensors
+
+_WARM_UP_RUNS = 3
+
+
+def load_stages(bundle: Bundle, *, start: int, stop: int, runtime: str, threads: int) -> dict[int, StageRunner]:
+    """Load the stages [start, stop), and those before `start` whose files are here too.
+
+    A tier runs from any stage that it holds, so that a plan can change while requests are in flight.
+
+    Raises:
+        BundleError: when a file of the tier's own range is missing, or any that is here is damaged.
+    """
+    load = RUNTIMES[runtime]
+    return {
+        stage: load(bundle, stage, threads) for stage in range(stop) if stage >= start or bundle.holds(stage)
+    }  # fmt: skip
+
+
+def warm_up(manifest: Manifest, runners: dict[int, StageRunner], costs: dict[int, RunCost]) -> None:
+    """Run every stage on zeros, for one row and for two, and check what comes out against the manifest.
+
+    Raises:
+        BundleError: when a stage writes other shapes or types than it should, or logits that are not finite.
+    """
+    for stage, runner in runners.items():
+        for rows in (1, 2):
+            tensors = {
+                name: _zeros(manifest, manifest.tensors[name], rows) for name in manifest.stages[stage].reads
+            }  # fmt: skip
+            outputs = runner.run(tensors)
+            _check(manifest, stage, rows, outputs)
+            for _ in range(_WARM_UP_RUNS):
+                started = time.perf_counter()
+                runner.run(tensors)
+                costs[stage].learn(rows, time.perf_counter() - started)
+
+
+def _zeros(manifest: Manifest, spec: TensorSpec, rows: int) -> Array:
+    sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
+    return np.zeros((rows, *sizes), spec.dtype)
+
+
+def _check(manifest: Manifest, stage: int, rows: int, outputs: Tensors) -> None:
+    entry = manifest.stages[stage]
+    for name in entry.writes:
+        spec, found = manifest.tensors[name], outputs[name]
+        fits = found.ndim == len(spec.shape) + 1 and all(
+            isinstance(want, str) or want == have for want, have in zip(spec.shape, found.shape[1:], strict=False)
+        )
+        if found.dtype.name != spec.dtype or len(found) != rows or not fits:
+            raise BundleError(
+                f"{entry.file} writes {name!r} as {found.dtype.name} {list(found.shape)}. The manifest says "
+                f"{spec.dtype} {[rows, *spec.shape]}."
+            )
+    if entry.exit is not None and not np.isfinite(outputs[manifest.exits[entry.exit].logits]).all():
+        raise BundleError(f"{entry.file} gives logits that are not finite for an input of zeros.")

@@ -1,0 +1,227 @@
+"""One persistent stream to one upstream address, many requests in flight.
+
+gRPC only reconnects; whether upstream answers is judged here, by pings on the stream itself. An address is
+up from its first pong until the stream breaks or stays silent too long, and again as soon as it speaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+
+import grpc
+
+from common.bundle import Bundle
+from common.errors import Unavailable
+from common.limits import Limits
+from common.serving.metrics import Metrics
+from common.serving.status import error_from_wire
+from common.serving.upstream import Deliver
+from common.types import Answer, Hop, Request
+from common.wire.channels import INFER_STREAM, channel_options, framed_bytes
+from common.wire.messages import answer_from_wire, request_to_wire
+from protos import tier_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+PING_S = 0.25
+SILENT_S = 1.0  # without a word after a ping, upstream counts as down
+BROKEN_S = 4.0  # and after this long the stream is opened anew
+RETRY_S = 0.1
+
+
+class _Pending:
+    """A request on the stream: what is still missing, and who waits for it."""
+
+    __slots__ = ("deliver", "done", "rows", "sent")
+
+    def __init__(self, rows: int, deliver: Deliver) -> None:
+        self.rows = rows
+        self.deliver = deliver
+        self.sent = time.monotonic()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class StreamLink:
+    """A stream to one address; reconnects until closed.
+
+    Args:
+        address: host:port.
+        bundle: names the cuts and their codecs.
+        limits: message sizes.
+        metrics: state, times and bytes are recorded here.
+    """
+
+    def __init__(self, address: str, *, bundle: Bundle, limits: Limits, metrics: Metrics) -> None:
+        self.address = address
+        self.up = False
+        self.rows_in_flight = 0
+        self._bundle = bundle
+        self._metrics = metrics
+        self._pending: dict[str, _Pending] = {}
+        self._outbox: deque[bytes] = deque()
+        self._outbox_filled = asyncio.Event()
+        self._heard = 0.0
+        self._pings = itertools.count(1)
+        self._channel = grpc.aio.insecure_channel(address, options=channel_options(limits.max_message_bytes))
+        self._open = self._channel.stream_stream(
+            INFER_STREAM,
+            request_serializer=None,  # messages are put on the stream as bytes
+            response_deserializer=pb.Down.FromString,
+        )
+        metrics.upstream_is(address, False)
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def forward(self, request: Request, deliver: Deliver) -> None:
+        """Send a request and wait for all its answers; raises RequestError."""
+        if not self.up:
+            raise Unavailable(f"Upstream {self.address} is down.")
+        stage = request.start_stage
+        cut = self._bundle.manifest.cuts[stage - 1] if stage else ()
+        message = pb.Up(request=request_to_wire(request, cut)).SerializeToString()
+        pending = self._pending[request.request_id] = _Pending(len(request.rows), deliver)
+        self.rows_in_flight += len(request.rows)
+        self._send(message)
+        self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
+        try:
+            await pending.done
+            self._metrics.upstream_took(self.address, time.monotonic() - pending.sent)
+        except asyncio.CancelledError:
+            self._send(pb.Up(cancel=pb.Cancel(request_id=request.request_id)).SerializeToString())
+            raise
+        finally:
+            self.rows_in_flight -= len(request.rows)
+            self._pending.pop(request.request_id, None)
+
+    async def close(self) -> None:
+        """Close the stream; what is in flight fails."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close()
+        self._metrics.upstream_gone(self.address)
+
+    # ------------------------------------------------------------------ the stream's life
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._one_stream()
+            except grpc.aio.AioRpcError as error:
+                log.debug("stream to %s ended: %s", self.address, error.details())
+            except Exception:  # a stream that ended for whatever reason is opened anew
+                log.exception("stream to %s failed", self.address)
+            await asyncio.sleep(RETRY_S)
+
+    async def _one_stream(self) -> None:
+        """Open a stream and serve it until it breaks."""
+        call = self._open(wait_for_ready=True)
+        self._outbox.clear()
+        self._ping()
+        tasks = [
+            asyncio.create_task(self._write(call)),
+            asyncio.create_task(self._read(call)),
+            asyncio.create_task(self._watch()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            call.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._set_up(False)
+            self._fail_pending()
+
+    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            await self._outbox_filled.wait()
+            while self._outbox:
+                await call.write(self._outbox.popleft())
+            self._outbox_filled.clear()
+
+    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
+        while True:
+            down = await call.read()
+            if down is grpc.aio.EOF:
+                return
+            self._heard = time.monotonic()
+            if not self.up:
+                self._set_up(True)
+            self._receive(down)
+
+    async def _watch(self) -> None:
+        """Ping; mark a silent upstream as down, and end the stream when it stays silent."""
+        self._heard = float("inf")  # until the connection stands, gRPC's own back-off is the clock
+        while True:
+            await asyncio.sleep(PING_S)
+            silent = time.monotonic() - self._heard
+            if silent > BROKEN_S:
+                return
+            if silent > SILENT_S and self.up:
+                log.warning("upstream %s has been silent for %.1f s: marked down", self.address, silent)
+                self._set_up(False)
+            if not self._outbox:
+                self._ping()
+
+    def _ping(self) -> None:
+        self._send(pb.Up(ping=pb.Ping(id=next(self._pings))).SerializeToString())
+
+    def _send(self, message: bytes) -> None:
+        self._outbox.append(message)
+        self._outbox_filled.set()
+
+    def _set_up(self, up: bool) -> None:
+        if up != self.up:
+            log.info("upstream %s is %s", self.address, "up" if up else "down")
+        self.up = up
+        self._metrics.upstream_is(self.address, up)
+
+    def _fail_pending(self) -> None:
+        for pending in self._pending.values():
+            if not pending.done.done():
+                pending.done.set_exception(Unavailable(f"The connection to upstream {self.address} broke."))
+
+    # ------------------------------------------------------------------ what arrives
+
+    def _receive(self, down: pb.Down) -> None:
+        kind = down.WhichOneof("message")
+        if kind == "reply":
+            self._reply(down.reply)
+        elif kind == "refusal":
+            pending = self._pending.get(down.refusal.request_id)
+            if pending is not None and not pending.done.done():
+                pending.done.set_exception(error_from_wire(down.refusal.status))
+
+    def _reply(self, reply: pb.InferReply) -> None:
+        pending = self._pending.get(reply.request_id)
+        if pending is None or pending.done.done():
+            self._metrics.late.inc(len(reply.answers))
+            return
+        network_ms = max((time.monotonic() - pending.sent) * 1e3 - reply.elapsed_us / 1e3, 0.0)
+        answers = [with_network(answer_from_wire(answer), network_ms) for answer in reply.answers]
+        pending.deliver(answers)
+        if reply.last and not pending.done.done():
+            pending.done.set_result(None)
+
+
+def with_network(answer: Answer, network_ms: float) -> Answer:
+    """The answer with the time on the way to upstream and back in its first hop."""
+    if not answer.hops:
+        return answer
+    first = answer.hops[0]
+    hop = Hop(tier=first.tier, queue_ms=first.queue_ms, compute_ms=first.compute_ms, network_ms=network_ms)
+    return Answer(
+        row=answer.row,
+        label=answer.label,
+        confidence=answer.confidence,
+        exit=answer.exit,
+        tier=answer.tier,
+        degraded=answer.degraded,
+        hops=(hop, *answer.hops[1:]),
+        probabilities=answer.probabilities,
+    )

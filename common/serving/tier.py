@@ -1,0 +1,362 @@
+"""One tier: stages, exits, an optional upstream, and what to do when upstream fails.
+
+Device, edge and cloud are this class with different arguments. Doors call `answer`; so may tests, without a
+socket. A tier keeps nothing between requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from common.bundle import Bundle
+from common.criteria import CRITERIA, Outputs, softmax
+from common.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Malformed,
+    Overloaded,
+    RequestError,
+    Unavailable,
+    Unprocessable,
+)
+from common.limits import Limits
+from common.runtimes import StageRunner
+from common.serving.batcher import Batcher
+from common.serving.chunk import Chunk, Outcome
+from common.serving.job import Job
+from common.serving.metrics import Metrics
+from common.serving.upstream import Deliver, Upstream, degraded_reason
+from common.types import RESERVE_S, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
+
+log = logging.getLogger(__name__)
+
+
+class Tier:
+    """Serves requests for a contiguous range of stages.
+
+    Args:
+        name: "device", "edge", ...
+        bundle: the network.
+        runners: the stages that this tier holds.
+        stop: the first stage that it does not run; rows that reach it are forwarded.
+        operating_point: what a request gets that names none.
+        limits: bounds on rows.
+        metrics: counters of this tier.
+        upstream: who answers the rest; None on the last tier.
+        upstream_timeout_s: the longest wait for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        bundle: Bundle,
+        runners: Mapping[int, StageRunner],
+        stop: int,
+        metrics: Metrics,
+        operating_point: str = "default",
+        limits: Limits | None = None,
+        upstream: Upstream | None = None,
+        upstream_timeout_s: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.bundle = bundle
+        self.runners = runners
+        self.stop = stop
+        self.operating_point = operating_point
+        self.limits = limits or Limits()
+        self.metrics = metrics
+        self.ready = False
+        self.in_flight = 0  # requests
+        self._upstream = upstream
+        self._upstream_timeout_s = upstream_timeout_s
+        self._manifest = bundle.manifest
+        self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
+        self._forwarded_rows = 0
+        self._forwarded_ids: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.batcher = Batcher(
+            runners,
+            batch_rows=self.limits.batch_rows,
+            finish=self._finish,
+            expire=self._expire,
+            metrics=metrics,
+        )
+
+    async def answer(self, request: Request, deliver: Deliver) -> None:
+        """Answer every row of a request that a door has admitted.
+
+        Args:
+            request: rows with the tensors that are live at `start_stage`, checked by admission.
+            deliver: called one or more times with answers; every row id comes exactly once.
+
+        Raises:
+            RequestError: for the rows that no exit could answer.
+        """
+        job = self._admit(request, deliver)
+        self.in_flight += 1
+        try:
+            chunk = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=request.rows.state)
+            chunk.key = self._key(job, chunk)
+            self._advance(request.start_stage, chunk)
+            await job.done
+        except asyncio.CancelledError:
+            if job.forwarding is not None:
+                job.forwarding.cancel()
+            raise
+        finally:
+            job.done.cancel()  # marks an unfinished job as abandoned; its chunks are dropped where they are met
+            self.in_flight -= 1
+            self.metrics.request_seconds.observe(time.monotonic() - job.received)
+
+    def refused(self, code: str) -> None:
+        """Count a request that a door turned away."""
+        self.metrics.refused(code)
+
+    async def close(self) -> None:
+        """Stop what is still under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.batcher.close()
+
+    # ------------------------------------------------------------------ the way in
+
+    def _admit(self, request: Request, deliver: Deliver) -> Job:
+        if request.bundle != self.bundle.digest:
+            raise FailedPrecondition(
+                f"This tier serves bundle {self.bundle.digest}. The request names {request.bundle[:80]!r}.",
+                "unknown_bundle",
+            )
+        stages = len(self._manifest.stages)
+        if request.start_stage >= stages:
+            raise Malformed(
+                f"start_stage is {request.start_stage}. The bundle's last stage is {stages - 1}.", "bad_stage"
+            )
+        if request.start_stage < self.stop:
+            self._require_stages(request.start_stage)
+        point = self._manifest.operating_points.get(request.operating_point or self.operating_point)
+        if point is None:
+            known = ", ".join(sorted(self._manifest.operating_points))
+            raise Unprocessable(
+                f"operating_point is {request.operating_point[:80]!r}. It must be one of {known}.",
+                "unknown_operating_point",
+            )
+        criterion = CRITERIA[point.criterion]
+        thresholds = request.thresholds or point.thresholds
+        if len(thresholds) != len(self._manifest.exits):
+            raise Malformed(
+                f"thresholds has {len(thresholds)} entries. There must be one for each of the "
+                f"{len(self._manifest.exits)} exits.",
+                "bad_thresholds",
+            )
+        self._check_room(request)
+        return Job(
+            request,
+            tier=self.name,
+            criterion=criterion,
+            thresholds=np.asarray(thresholds, np.float64),
+            deliver=deliver,
+        )
+
+    def _require_stages(self, start: int) -> None:
+        for stage in range(start, self.stop):
+            if stage not in self.runners:
+                raise FailedPrecondition(f"This tier does not hold stage {stage}.", "missing_stage")
+
+    def _check_room(self, request: Request) -> None:
+        """What is not for a caller may fill only half of the queue, so it is shed first."""
+        room = self.limits.queue_rows if request.purpose is Purpose.ANSWER else self.limits.queue_rows // 2
+        if self.batcher.rows + len(request.rows) > room:
+            raise Overloaded(f"{self.batcher.rows} rows are waiting. This tier queues at most {room}: retry later.")
+
+    def _key(self, job: Job, chunk: Chunk) -> tuple[object, ...]:
+        """Equal keys at one stage may share a batch: same criterion and, where sizes vary, same row shapes."""
+        if not self._symbolic and not chunk.state:
+            return (job.criterion.name,)
+        named = [*chunk.tensors.items(), *chunk.state.items()]
+        return (job.criterion.name, *((name, tensor.shape[1:]) for name, tensor in sorted(named)))
+
+    def _advance(self, stage: int, chunk: Chunk) -> None:
+        if stage < self.stop:
+            self.batcher.submit(stage, chunk)
+        else:
+            task = asyncio.get_running_loop().create_task(self._forward(stage, chunk))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            chunk.job.forwarding = task
+
+    # ------------------------------------------------------------------ after a run
+
+    def _finish(self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors) -> None:
+        """Answer the rows that the stage's exit accepts; send only the others on."""
+        last = stage == len(self._manifest.stages) - 1
+        live = {} if last else {
+            name: outputs[name] if name in outputs else tensors[name] for name in self._manifest.live(stage + 1)
+        }  # fmt: skip
+        exit = self._manifest.stages[stage].exit
+        verdict = None if exit is None else self._decide(exit, chunks, outputs)
+        at = 0
+        for chunk in chunks:
+            part = slice(at, at + len(chunk))
+            at = part.stop
+            if chunk.job.abandoned:
+                continue
+            chunk.tensors = {name: tensor[part] for name, tensor in live.items()}
+            if verdict is None:
+                self._advance(stage + 1, chunk)
+                continue
+            outcome, accepted_B, state = verdict
+            chunk.state = {name: value[part] for name, value in state.items()}
+            chunk.best = outcome.take(part)
+            if not chunk.job.request.want_probabilities:
+                chunk.best.probs_BC = None
+            self._split(stage, chunk, accepted_B[part])
+
+    def _decide(self, exit: int, chunks: list[Chunk], outputs: Tensors) -> tuple[Outcome, Array, Tensors]:
+        """What the exit says about the joined rows, which of them it may answer, and the criterion's state."""
+        leave = self._manifest.exits[exit]
+        logits_BC = outputs[leave.logits]
+        probs_BC = softmax(logits_BC, leave.temperature)
+        labels_B = probs_BC.argmax(axis=1)
+        outcome = Outcome(
+            exit=exit,
+            labels_B=labels_B,
+            confidences_B=probs_BC[np.arange(len(labels_B)), labels_B],
+            probs_BC=probs_BC,
+        )
+        state = {
+            name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state
+        }  # fmt: skip
+        if exit == len(self._manifest.exits) - 1:
+            return outcome, np.ones(len(labels_B), bool), state
+        thresholds_B = np.concatenate([chunk.job.threshold(exit, len(chunk)) for chunk in chunks])
+        accepted_B, state = chunks[0].job.criterion.decide(Outputs(logits_BC, probs_BC), state, thresholds_B)
+        return outcome, accepted_B, state
+
+    def _split(self, stage: int, chunk: Chunk, accepted_B: Array) -> None:
+        decided = int(np.count_nonzero(accepted_B))
+        if decided == len(chunk):
+            self._answer(chunk)
+        elif decided == 0:
+            self._advance(stage + 1, chunk)
+        else:
+            self._advance(stage + 1, chunk.take(np.flatnonzero(~accepted_B)))
+            self._answer(chunk.take(np.flatnonzero(accepted_B)))
+
+    def _answer(self, chunk: Chunk, degraded: Degraded | None = None) -> None:
+        """Answer a chunk from the deepest exit computed here."""
+        assert chunk.best is not None
+        chunk.job.answer(chunk, chunk.best, degraded)
+        if chunk.job.request.purpose is Purpose.ANSWER:
+            self.metrics.answered(self.name, chunk.best.exit, degraded, len(chunk))
+        else:
+            self.metrics.audit.inc(len(chunk))
+
+    def _expire(self, chunk: Chunk) -> None:
+        self._give_up(chunk, DeadlineExceeded("The time ran out while the request waited for a free runtime."))
+
+    def _give_up(self, chunk: Chunk, error: RequestError) -> None:
+        """The rows get no later exit: answer from the deepest one computed, or report why there is none."""
+        if chunk.job.abandoned or not chunk.ids:
+            return
+        if chunk.best is None:
+            chunk.job.fail(len(chunk), error)
+        else:
+            self._answer(chunk, degraded_reason(error))
+
+    # ------------------------------------------------------------------ the way up
+
+    async def _forward(self, stage: int, chunk: Chunk) -> None:
+        job = chunk.job
+        if self._upstream is None or not job.request.forward:
+            if chunk.best is not None:
+                self._answer(chunk)
+            else:
+                job.fail(len(chunk), Unavailable("No exit lies on this tier, and the rows may not be forwarded."))
+            return
+        waiting = dict(zip(chunk.ids, range(len(chunk)), strict=True))
+
+        def deliver(answers: Sequence[Answer]) -> None:
+            self._received(chunk, waiting, answers)
+
+        try:
+            await self._ask(stage, chunk, deliver)
+            error: RequestError | None = None
+        except RequestError as caught:
+            error = caught
+        if waiting:
+            left = chunk.take(np.fromiter(waiting.values(), np.intp))
+            self._give_up(left, error or Unavailable("Upstream left rows without an answer."))
+
+    async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
+        assert self._upstream is not None
+        job = chunk.job
+        if self._forwarded_rows + len(chunk) > self.limits.queue_rows:
+            raise Overloaded(f"{self._forwarded_rows} rows wait for upstream already.")
+        left = min(job.request.deadline.left(), self._upstream_timeout_s) - RESERVE_S
+        if left <= 0 or self._upstream.in_vain(left):
+            raise DeadlineExceeded("Too little time is left to ask upstream.")
+        request = Request(
+            request_id=self._unique(job.request.request_id),
+            rows=Rows(ids=chunk.ids, tensors=chunk.tensors, state=chunk.state),
+            bundle=job.request.bundle,
+            operating_point=job.request.operating_point or self.operating_point,
+            start_stage=stage,
+            thresholds=job.request.thresholds,
+            deadline=Deadline.after(left),
+            want_probabilities=job.request.want_probabilities,
+            purpose=job.request.purpose,
+            traceparent=job.request.traceparent,
+        )
+        self._forwarded_rows += len(chunk)
+        self._forwarded_ids.add(request.request_id)
+        try:
+            async with asyncio.timeout(left):
+                await self._upstream.forward(request, deliver)
+        except TimeoutError:
+            raise DeadlineExceeded("Upstream did not answer in time.") from None
+        finally:
+            self._forwarded_rows -= len(chunk)
+            self._forwarded_ids.discard(request.request_id)
+
+    def _unique(self, request_id: str) -> str:
+        """The caller's id, changed only where another caller's request with the same id is under way."""
+        unique, twins = request_id, 0
+        while unique in self._forwarded_ids:
+            twins += 1
+            unique = f"{request_id}#{twins}"
+        return unique
+
+    def _received(self, chunk: Chunk, waiting: dict[int, int], answers: Sequence[Answer]) -> None:
+        """Pass upstream's answers on, with this tier's own hop in front; a second answer for a row is dropped."""
+        job = chunk.job
+        if job.abandoned:
+            return
+        own = Hop(tier=self.name, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
+        fresh = [
+            Answer(
+                row=answer.row,
+                label=answer.label,
+                confidence=answer.confidence,
+                exit=answer.exit,
+                tier=answer.tier,
+                degraded=answer.degraded,
+                hops=(own, *answer.hops),
+                probabilities=answer.probabilities,
+            )
+            for answer in answers
+            if waiting.pop(answer.row, None) is not None
+        ]
+        if job.request.purpose is Purpose.ANSWER:
+            for answer in fresh:
+                self.metrics.answered(answer.tier, answer.exit, answer.degraded, 1)
+        else:
+            self.metrics.audit.inc(len(fresh))
+        if fresh:
+            job.deliver_some(fresh)

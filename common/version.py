@@ -1,0 +1,3 @@
+"""The version of offramp, stated once."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,158 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from common.bundle import Bundle, write_manifest
+from common.errors import BundleError
+from tests.networks import edit_manifest, skip_manifest, write_skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_skip(tmp_path / "skip")
+    return tmp_path / "skip"
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle(root).verify()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_reads_what_was_written(root: Path) -> None:
+    bundle = Bundle(root)
+    bundle.verify()
+    assert bundle.name == f"skip@{bundle.digest}"
+    assert bundle.manifest.live(0) == ("x",)
+    assert bundle.manifest.live(2) == ("h1", "s")
+    assert np.isnan(bundle.manifest.operating_points["full"].thresholds[0])
+
+
+def test_a_changed_byte(root: Path) -> None:
+    file = root / "stage2.onnx"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    assert "does not match its sha256" in refused(root)
+
+
+def test_a_missing_file(root: Path) -> None:
+    (root / "stage1.onnx").unlink()
+    assert "stage1.onnx is missing" in refused(root)
+    assert not Bundle(root).holds(1)
+
+
+def test_a_missing_manifest(tmp_path: Path) -> None:
+    assert "manifest.json is missing" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["../stage0.onnx", "/etc/passwd", "a\\b", ".."])
+def test_a_path_that_leaves(root: Path, file: str) -> None:
+    stages = json.loads((root / "manifest.json").read_text())["stages"]
+    stages[0]["file"] = file
+    edit_manifest(root, stages=stages)
+    assert "must be a path inside the bundle" in refused(root)
+
+
+def test_a_link_that_leaves(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.onnx"
+    outside.write_bytes((root / "stage0.onnx").read_bytes())
+    (root / "stage0.onnx").unlink()
+    (root / "stage0.onnx").symlink_to(outside)
+    assert "leads out of the bundle" in refused(root)
+
+
+def test_external_data(root: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="elsewhere.bin")
+    inner = helper.make_graph([], "then", [], [], [weight])
+    outer = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    for graph in (
+        helper.make_graph([], "g", [], [], [weight]),
+        helper.make_graph([outer], "g", [], []),
+        helper.make_graph([helper.make_node("Constant", [], ["w"], value=weight)], "g", [], []),
+    ):
+        raw = helper.make_model(graph).SerializeToString()
+        replace_stage(root, raw)
+        assert "refers to external data" in refused(root)
+
+
+def replace_stage(root: Path, raw: bytes) -> None:
+    import hashlib
+
+    (root / "stage0.onnx").write_bytes(raw)
+    stages = json.loads((root / "manifest.json").read_text())["stages"]
+    stages[0]["sha256"] = hashlib.sha256(raw).hexdigest()
+    edit_manifest(root, stages=stages)
+
+
+@pytest.mark.parametrize("raw", [b"not onnx at all", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x3a\x05ab"])
+def test_no_onnx(root: Path, raw: bytes) -> None:
+    replace_stage(root, raw)
+    assert "is not an ONNX file" in refused(root)
+
+
+def test_a_newer_format(root: Path) -> None:
+    edit_manifest(root, format_version=2, novelty=True)
+    assert "has format version 2" in refused(root)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
+def test_no_json(root: Path, text: str) -> None:
+    (root / "manifest.json").write_text(text)
+    assert refused(root).startswith("manifest.json")
+
+
+def test_a_pinned_digest(root: Path) -> None:
+    digest = Bundle(root).digest
+    assert Bundle(root, digest=digest).digest == digest
+    with pytest.raises(BundleError, match="asks for sha256:00"):
+        Bundle(root, digest="sha256:" + "0" * 64)
+
+
+def wrong(document: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
+    document = json.loads(json.dumps(document))
+    at: Any = document
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("novelty",), 1, "novelty is not a known key"),
+        (("stages", 0, "sha256"), "ab", "64 hexadecimal digits"),
+        (("stages", 1, "reads"), ["x"], "does not cross the cut before it"),
+        (("stages", 2, "writes"), ["h2", "logits9"], "not described under tensors"),
+        (("cuts",), [], "4 stages need 3"),
+        (("cuts", 0, "tensors", 0, "codec"), "u9", "one of raw, u8"),
+        (("cuts", 1, "tensors", 0, "name"), "h2", "nobody has written"),
+        (("exits", 1, "stage"), 1, "The exit lies at stage 2"),
+        (("exits", 0, "temperature"), 0, "a number above 0"),
+        (("exits", 0, "logits"), "h0", "one number per class"),
+        (("stages", 3, "exit"), None, "numbered 0, 1"),
+        (("operating_points", "default", "thresholds"), [0.9, 0.0], "2 entries for 3 exits"),
+        (("operating_points", "default", "thresholds"), [1.9, 0.8, 0.0], "must lie between 0 and 1"),
+        (("operating_points", "default", "thresholds"), [0.9, 0.8, 0.5], "must end with 0"),
+        (("operating_points", "full", "thresholds"), [0.1, None, 0.0], "must have null"),
+        (("operating_points", "default", "criterion"), "luck", "one of entropy, margin, max-probability"),
+        (("input", "tensors"), [], "at least one tensor"),
+        (("tensors", "x", "dtype"), "complex64", "one of bool"),
+        (("name",), "a/b", "a name of letters"),
+        (("stages", 0, "flops"), -1, "a whole number from 0"),
+    ],
+)
+def test_a_manifest_that_does_not_add_up(tmp_path: Path, path: tuple[Any, ...], value: Any, sentence: str) -> None:
+    good = skip_manifest([b"", b"", b"", b""])
+    with pytest.raises(BundleError, match=sentence):
+        write_manifest(tmp_path, wrong(good, *path, value=value))
+    assert list(tmp_path.iterdir()) == []
