@@ -27,7 +27,8 @@ def _weights(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shape = {"w0": (WIDTH, WIDTH), "w1": (WIDTH, WIDTH), "w2": (WIDTH, WIDTH), "a0": (WIDTH, CLASSES)}
     shape |= {"a1": (WIDTH, CLASSES), "a2": (WIDTH, CLASSES)}
-    return {name: rng.normal(0, 1.2, size).astype(np.float32) for name, size in shape.items()}
+    spread = {"a0": 2.0, "a1": 0.25}  # so that every exit keeps some rows and passes some on
+    return {name: rng.normal(0, spread.get(name, 1.0), size).astype(np.float32) for name, size in shape.items()}
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def replace_stage(root: Path, raw: bytes) -> None:
     edit_manifest(root, stages=stages)
 
 
-@pytest.mark.parametrize("raw", [b"not onnx at all", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x3a\x05ab"])
+@pytest.mark.parametrize(
+    "raw", [b"not onnx at all", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x3a\x05ab"]
+)
 def test_no_onnx(root: Path, raw: bytes) -> None:
     replace_stage(root, raw)
     assert "is not an ONNX file" in refused(root)
