@@ -38,6 +38,7 @@ STATUS: dict[type[RequestError], tuple[grpc.StatusCode, int]] = {
     Cancelled: (Code.CANCELLED, 503),
 }
 _UNKNOWN = (Code.UNKNOWN, 500)
+_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in Code}
 
 _FROM_GRPC: dict[grpc.StatusCode, type[RequestError]] = {
     Code.INVALID_ARGUMENT: Malformed,
