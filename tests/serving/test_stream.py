@@ -1,0 +1,265 @@
+import asyncio
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from common.bundle import Bundle
+from common.errors import Unavailable
+from common.types import Degraded
+from common.wire.messages import request_to_wire
+from protos import tier_pb2 as pb
+from protos import tier_pb2_grpc
+from tests.networks import Skip, write_skip
+from tests.serving.chains import Scripted, ask, inputs, make_request, make_tier
+from tests.serving.sockets import calling, local, served, until
+from tests.serving.test_tier import THRESHOLDS
+
+Network = tuple[Bundle, Skip]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    return write_skip(tmp_path_factory.mktemp("skip"))
+
+
+@pytest.mark.parametrize("unary", [False, True])
+async def test_three_tiers_over_sockets(network: Network, unary: bool) -> None:
+    bundle, reference = network
+    batches = [inputs(1 + seed % 7, seed) for seed in range(30)]
+    async with (
+        served(make_tier(bundle, 3, 4, name="cloud")) as (_, cloud),
+        calling(bundle, 1, 3, [cloud], name="edge", unary=unary) as (edge, edge_pool),
+        served(edge) as (_, edge_at),
+        calling(bundle, 0, 1, [edge_at], unary=unary) as (device, pool),
+    ):
+        await until(lambda: pool.up() and edge_pool.up())
+        results = await asyncio.gather(*(ask(device, make_request(bundle, x_BD)) for x_BD in batches))
+        seconds = device.metrics.registry.get_sample_value(
+            "offramp_upstream_seconds_count", {"tier": "device", "upstream": str(edge_at)}
+        )
+        forwarded = device.metrics.registry.get_sample_value("offramp_forwarded_bytes_total", {"tier": "device"})
+    for x_BD, answers in zip(batches, results, strict=True):
+        assert [(a.label, a.exit) for a in answers] == reference.decide(x_BD, *THRESHOLDS["default"])
+        for a in answers:
+            assert a.degraded is None
+            assert [hop.tier for hop in a.hops] == ["device", "edge", "cloud"][: a.exit + 1]
+            assert all(hop.network_ms > 0 for hop in a.hops[1:]) and a.hops[0].network_ms == 0
+    assert seconds and forwarded
+
+
+async def test_coded_cuts_decide_as_the_codec_says(tmp_path: Path) -> None:
+    from common.wire.codecs import round_trip
+
+    bundle, reference = write_skip(tmp_path, codec="u8", compression="zstd")
+    x_BD = inputs(32)
+    async with (
+        served(make_tier(bundle, 1, 4, name="cloud")) as (_, cloud),
+        calling(bundle, 0, 1, [cloud]) as (device, pool),
+    ):
+        await until(pool.up)
+        answers = await ask(device, make_request(bundle, x_BD, point="full", want_probabilities=True))
+    w = reference.weights
+    how = {tensor.name: tensor for tensor in bundle.manifest.cuts[0]}
+    h0 = round_trip(np.maximum(x_BD @ w["w0"], 0), how["h0"])
+    s = round_trip(x_BD * 2, how["s"])
+    h2 = np.maximum((np.maximum(h0 @ w["w1"], 0) + s) @ w["w2"], 0)
+    assert [a.label for a in answers] == (h2 @ w["a2"]).argmax(1).tolist()
+
+
+async def test_upstream_comes_goes_and_comes_back(network: Network) -> None:
+    bundle, _ = network
+    async with served(make_tier(bundle, 1, 4, name="cloud")) as (_, address):
+        pass  # only to find a free port
+    async with calling(bundle, 0, 1, [address]) as (device, pool):
+        for _ in range(3):
+            answers = await ask(device, make_request(bundle, inputs(4), point="full"))
+            assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.UPSTREAM_UNAVAILABLE)}
+            async with served(make_tier(bundle, 1, 4, name="cloud"), address):
+                await until(pool.up)
+                answers = await ask(device, make_request(bundle, inputs(4), point="full"))
+                assert {(a.tier, a.degraded) for a in answers} == {("cloud", None)}
+            await until(lambda: not pool.up())
+
+
+async def test_upstream_dies_with_requests_in_flight(network: Network) -> None:
+    bundle, _ = network
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    edge = make_tier(bundle, 1, 1, name="edge", upstream=Scripted(hang), timeout_s=60)
+    async with served(edge) as (door, address), calling(bundle, 0, 1, [address], timeout_s=60) as (device, pool):
+        await until(pool.up)
+        tasks = [asyncio.create_task(ask(device, make_request(bundle, inputs(4), point="full"))) for _ in range(50)]
+        await until(lambda: edge.in_flight == 50)
+        await door.stop()
+        for answers in await asyncio.gather(*tasks):
+            assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.UPSTREAM_UNAVAILABLE)}
+
+
+async def test_with_two_addresses_one_may_die(network: Network) -> None:
+    bundle, reference = network
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    stuck = make_tier(bundle, 1, 1, name="stuck", upstream=Scripted(hang), timeout_s=60)
+    async with (
+        served(stuck) as (door, first),
+        served(make_tier(bundle, 1, 4, name="cloud")) as (_, second),
+        calling(bundle, 0, 1, [first, second], timeout_s=60) as (device, pool),
+    ):
+        await until(lambda: all(link.up for link in pool._links.values()) and len(pool._links) == 2)
+        x_BD = inputs(4)
+        tasks = [asyncio.create_task(ask(device, make_request(bundle, x_BD, point="full"))) for _ in range(20)]
+        await until(lambda: stuck.in_flight > 0 and sum(task.done() for task in tasks) == 20 - stuck.in_flight)
+        await door.stop()
+        for answers in await asyncio.gather(*tasks):
+            assert [a.label for a in answers] == reference.logits(x_BD)[2].argmax(1).tolist()
+            assert {(a.tier, a.degraded) for a in answers} == {("cloud", None)}
+
+
+async def test_another_digest_is_refused_there_and_degraded_here(network: Network, tmp_path: Path) -> None:
+    bundle, _ = network
+    other, _ = write_skip(tmp_path, seed=9)
+    async with (
+        served(make_tier(other, 1, 4, name="cloud")) as (_, address),
+        calling(bundle, 0, 1, [address]) as (device, pool),
+    ):
+        await until(pool.up)
+        answers = await ask(device, make_request(bundle, inputs(4), point="full"))
+    assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.UPSTREAM_REJECTED)}
+
+
+async def test_a_late_answer_is_counted_and_dropped(network: Network) -> None:
+    bundle, _ = network
+    release = asyncio.Event()
+    cloud = make_tier(bundle, 1, 4, name="cloud")
+
+    async def late(request: object, deliver: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            release.set()  # the Cancel arrived
+            raise
+
+    edge = make_tier(bundle, 1, 1, name="edge", upstream=Scripted(late), timeout_s=60)
+    async with served(edge) as (_, address), calling(bundle, 0, 1, [address], timeout_s=0.2) as (device, pool):
+        await until(pool.up)
+        answers = await ask(device, make_request(bundle, inputs(4), point="full"))
+        assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)}
+        await asyncio.wait_for(release.wait(), 10)
+        link = next(iter(pool._links.values()))
+        reply = pb.InferReply(request_id="gone", answers=[pb.Answer(row_id=1), pb.Answer(row_id=2)], last=True)
+        link._receive(pb.Down(reply=reply))  # type: ignore[attr-defined]
+        late_rows = device.metrics.registry.get_sample_value("offramp_late_answers_total", {"tier": "device"})
+        assert late_rows == 2
+    await cloud.close()
+
+
+def wire(network: Bundle, rows: int = 2, /, **changes: object) -> pb.InferRequest:
+    message = request_to_wire(make_request(network, inputs(rows)), ())
+    for field, value in changes.items():
+        setattr(message, field, value)
+    return message
+
+
+async def test_a_foreign_client_on_the_stream(network: Network) -> None:
+    """Bad requests are refused one by one; the stream lives on."""
+    bundle, _ = network
+    good = wire(bundle)
+    short = wire(bundle, request_id="short")
+    short.tensors[0].data = b"123"
+    unknown = wire(bundle, request_id="unknown", bundle="sha256:ff")
+    nan = request_to_wire(make_request(bundle, inputs(2) * np.float32("nan")), ())
+    nan.request_id = "nan"
+    twice = wire(bundle, request_id="twice")
+    twice.row_ids[:] = [5, 5]
+    empty = wire(bundle, request_id="empty", start_stage=0)
+    empty.tensors[0].shape[0] = 0
+    empty.tensors[0].data = b""
+    far = wire(bundle, request_id="far", start_stage=99)
+    async with (
+        served(make_tier(bundle, 0, 4, name="cloud")) as (_, address),
+        grpc.aio.insecure_channel(str(address)) as channel,
+    ):
+        call = tier_pb2_grpc.TierStub(channel).InferStream()
+        expected = {"short": 3, "unknown": 9, "nan": 3, "twice": 3, "empty": 3, "far": 3}
+        for message in (short, unknown, nan, twice, empty, far):
+            await call.write(pb.Up(request=message))
+        found = {}
+        for _ in expected:
+            down = await call.read()
+            assert down.WhichOneof("message") == "refusal"
+            found[down.refusal.request_id] = down.refusal.status.code
+            assert down.refusal.status.message.endswith(".")
+        assert found == expected
+        await call.write(pb.Up())
+        await call.write(pb.Up(ping=pb.Ping(id=42)))
+        assert (await call.read()).pong.id == 42
+        await call.write(pb.Up(request=good))
+        await call.done_writing()
+        answered: list[int] = []
+        last = False
+        while (down := await call.read()) is not grpc.aio.EOF:
+            answered.extend(a.row_id for a in down.reply.answers)
+            last = down.reply.last
+        assert sorted(answered) == [0, 1] and last
+
+
+async def test_unary_describe_health_and_reflection(network: Network) -> None:
+    bundle, reference = network
+    async with (
+        served(make_tier(bundle, 0, 4, name="cloud")) as (door, address),
+        grpc.aio.insecure_channel(str(address)) as channel,
+    ):
+        stub = tier_pb2_grpc.TierStub(channel)
+        reply = await stub.Infer(wire(bundle, 8))
+        labels = {a.row_id: a.label for a in reply.answers}
+        assert [labels[r] for r in range(8)] == [label for label, _ in reference.decide(inputs(8), *THRESHOLDS["default"])]
+        assert reply.last
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Infer(wire(bundle, bundle="sha256:ff"))
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert (await stub.Describe(pb.DescribeRequest())).bundle == bundle.digest
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(service="offramp.v1.Tier"))).status == 1
+        await door.set_ready(False)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == 2
+        listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await listing.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        names = {s.name for s in (await listing.read()).list_services_response.service}
+        assert "offramp.v1.Tier" in names
+        listing.cancel()
+
+
+async def test_a_draining_tier_refuses(network: Network) -> None:
+    bundle, _ = network
+    async with (
+        served(make_tier(bundle, 1, 4, name="cloud")) as (door, address),
+        calling(bundle, 0, 1, [address]) as (device, pool),
+    ):
+        await until(pool.up)
+        door.servicer.draining = True
+        answers = await ask(device, make_request(bundle, inputs(4), point="full"))
+        assert {a.degraded for a in answers} == {Degraded.UPSTREAM_UNAVAILABLE}
+
+
+async def test_a_down_link_refuses_at_once(network: Network) -> None:
+    bundle, _ = network
+    async with calling(bundle, 0, 1, [local(1)]) as (_, pool):
+        with pytest.raises(Unavailable):
+            await pool.forward(make_request(bundle, inputs(1)), lambda answers: None)
+
+
+async def test_a_slow_spell_does_not_shut_the_door(network: Network) -> None:
+    bundle, _ = network
+    async with calling(bundle, 0, 1, [local(1)]) as (_, pool):
+        assert not pool.in_vain(0.01)
+        pool._recent.extend([0.5, 0.6, 0.7])
+        assert not pool.in_vain(0.55)
+        assert [pool.in_vain(0.1) for _ in range(4)] == [True, True, True, False]
