@@ -1,0 +1,132 @@
+"""The JSON body of a prediction: {"inputs": [...], "timeout_ms", "operating_point", "probabilities", "forward"}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from common.errors import Malformed, Unprocessable
+from common.limits import Limits
+from common.manifest import Manifest
+from common.serving.admission import Sizes, bucket_sizes, check_rows
+from common.serving.columns import Column, stack
+from common.serving.options import DEFAULTS, Options, described, options_from_json
+from common.types import Array, Tensors
+
+
+class JsonBody:
+    """Reads JSON bodies for one bundle, straight into numpy.
+
+    A row is a list of numbers of the tensor's row shape, or flat with the right count. A bundle with several
+    input tensors takes an object of such lists per row; with one, both forms are accepted.
+    """
+
+    def __init__(self, manifest: Manifest, limits: Limits) -> None:
+        self._manifest = manifest
+        self._limits = limits
+        self._columns = {name: Column(manifest.tensors[name], limits.json_depth) for name in manifest.inputs}
+        self._only = manifest.inputs[0] if len(manifest.inputs) == 1 else None
+        self._whole = any(column.whole for column in self._columns.values())
+        self._odd = any(manifest.tensors[name].dtype == "bool" for name in manifest.inputs)
+
+    def read(self, body: bytes, given: Mapping[str, object] | None = None) -> tuple[Tensors, Options]:
+        """The tensors, [B, ...] each, and the options.
+
+        Args:
+            body: UTF-8.
+            given: options that stood elsewhere, in the query string; none may stand in both places.
+
+        Raises:
+            Malformed: not JSON, too deep, or inputs that the bundle does not take.
+            Unprocessable: unknown or missing keys, options that are not allowed.
+            TooLarge: too many rows.
+        """
+        document = self._parse(body)
+        if not isinstance(document, dict):
+            raise Malformed(
+                f'The body is {described(document)}. It must be an object such as {{"inputs": [...]}}.', "bad_json"
+            )
+        if "inputs" not in document:
+            raise Unprocessable("The body has no key inputs. It must hold a list with one input per row.", "no_inputs")
+        inputs = document.pop("inputs")
+        if not isinstance(inputs, list):
+            raise Malformed(f"inputs is {described(inputs)}. It must be a list with one input per row.", "bad_shape")
+        check_rows(len(inputs), self._limits)
+        options = self._options(document, given)
+        if self._only is not None and not self._odd and isinstance(inputs[0], list) and self._is_plain(body, document):
+            array = self._columns[self._only].plain(inputs)
+            if array is not None:
+                return {self._only: array}, options
+        return self._exactly(inputs), options
+
+    def _parse(self, body: bytes) -> object:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            text = str(error)
+            if "depth" in text or "ecursion" in text:
+                raise Malformed(
+                    f"The body is nested deeper than {self._limits.json_depth} levels.", "too_deep"
+                ) from None
+            raise Malformed(f"The body is not JSON: {text}.", "bad_json") from None
+
+    def _options(self, document: Mapping[str, object], given: Mapping[str, object] | None) -> Options:
+        if not given:
+            return options_from_json(document) if document else DEFAULTS
+        for key in given:
+            if key in document:
+                raise Unprocessable(f"{key} is given more than once.", "bad_option")
+        return options_from_json({**document, **given})
+
+    def _is_plain(self, body: bytes, options: Mapping[str, object]) -> bool:
+        """Whether only numbers can stand in the inputs, whole ones where the tensor wants them.
+
+        Counts what the keys and options account for; every string, boolean, null, fraction or exponent beyond
+        them could be in the inputs. It may say no too often, never yes.
+        """
+        if b"\\" in body:
+            return False
+        texts = [value for value in options.values() if isinstance(value, str)]
+        if body.count(b'"') != 2 * (1 + len(options) + len(texts)):
+            return False
+        if (b"l" in body or b"r" in body) and (
+            body.count(b"true") + body.count(b"false") + body.count(b"null")
+            != sum(isinstance(value, bool) for value in options.values())
+        ):
+            return False
+        if not self._whole:
+            return True
+        if b"." in body or b"E" in body:
+            return False
+        if not options:
+            return b"e" not in body
+        spelled = [*options, *texts, *("true" if v else "false" for v in options.values() if isinstance(v, bool))]
+        return body.count(b"e") == sum(text.count("e") for text in spelled)
+
+    def _exactly(self, inputs: list[object]) -> Tensors:
+        sizes_of_rows: list[Sizes] = [{} for _ in inputs]
+        read: dict[str, list[Array]] = {name: [] for name in self._columns}
+        for number, (value, sizes) in enumerate(zip(inputs, sizes_of_rows, strict=True)):
+            for name, (part, where) in self._parts(value, f"inputs[{number}]").items():
+                read[name].append(self._columns[name].row(part, where, sizes))
+        longest: Sizes = {}
+        for sizes in sizes_of_rows:
+            for symbol, size in sizes.items():
+                longest[symbol] = max(size, longest.get(symbol, 0))
+        padded = bucket_sizes(self._manifest, longest)
+        return {name: stack(rows, self._columns[name].spec, padded) for name, rows in read.items()}
+
+    def _parts(self, value: object, where: str) -> dict[str, tuple[object, str]]:
+        """The values of one row by tensor, each with its name in messages."""
+        if not isinstance(value, dict):
+            if self._only is not None:
+                return {self._only: (value, where)}
+            raise Malformed(
+                f"{where} is {described(value)}. It must be an object with the keys {', '.join(self._columns)}.",
+                "bad_tensors",
+            )
+        if value.keys() != self._columns.keys():
+            has = ", ".join(described(key) for key in list(value)[:16]) or "no keys"
+            raise Malformed(f"{where} has {has}. It must have the keys {', '.join(self._columns)}.", "bad_tensors")
+        return {name: (value[name], f"{where}.{name}") for name in self._columns}
