@@ -89,7 +89,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     keys = {
         "upstream": ["cloud.example:1", "10.0.0.1:2"],
         "upstream_timeout_ms": 80,
-        "upstream_protocol": "tier",
+        "upstream_protocol": "tier-unary",
         "runtime": "onnxruntime",
         "threads": 2,
         "limits": {"queue_rows": 7},
@@ -151,8 +151,7 @@ def test_a_relay_and_a_single_tier(tmp_path: Path) -> None:
         (changed(edge={"upstream_timeout_ms": 0}), "whole number from 10"),
         (changed(edge={"upstream_timeout_ms": -250}), "tiers.edge.upstream_timeout_ms is -250"),
         (changed(edge={"upstream_protocol": "oip"}), "reserved for a later version"),
-        (changed(edge={"upstream_protocol": "tier-unary"}), "reserved for a later version"),
-        (changed(edge={"upstream_protocol": "http"}), "must be tier"),
+        (changed(edge={"upstream_protocol": "http"}), "must be tier or tier-unary"),
         (changed(edge={"threads": 0}), "whole number from 1 to 256"),
         (changed(edge={"runtime": 5}), "must be text"),
         (changed(edge={"drain_seconds": -1}), "must be a number from 0"),

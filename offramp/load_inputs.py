@@ -1,0 +1,98 @@
+"""Real inputs for load: files in a directory, made into request bodies once, before the clock runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import ConfigError
+from offramp.bodies import TYPES, Body, read_body
+
+if TYPE_CHECKING:
+    from common.types import Array
+
+KINDS = ("json", "png", "npy")
+_LABELLED = re.compile(r"\d+-(\d+)")  # <index>-<label>.png
+_IMAGES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadInput:
+    """A request body with the right answer, where that is known."""
+
+    body: Body
+    label: int | None
+
+
+def load_inputs(
+    directory: Path, kind: str, *, operating_point: str | None = None, timeout_ms: float | None = None
+) -> list[LoadInput]:
+    """Every image or .npy file of a directory as a body of the wanted kind, in the order of their names.
+
+    Args:
+        directory: where the files are; a name `<index>-<label>.png` gives the right answer.
+        kind: "json" or "npy" sends raw values [channels, height, width]; "png" sends image files as they are.
+        operating_point: asked for in JSON bodies; None leaves it to the tier.
+        timeout_ms: asked for in JSON bodies; None leaves it out.
+
+    Raises:
+        ConfigError: when there is no usable file.
+    """
+    suffixes = _IMAGES if kind == "png" else (*_IMAGES, ".npy")
+    files = sorted(path for path in _listed(directory) if path.suffix.lower() in suffixes)
+    if not files:
+        raise ConfigError(f"{directory} holds no file that ends in {', '.join(suffixes)}.")
+    extras: dict[str, Any] = {}
+    if operating_point is not None:
+        extras["operating_point"] = operating_point
+    if timeout_ms is not None:
+        extras["timeout_ms"] = timeout_ms
+    if extras and kind != "json":
+        raise ConfigError(f"--body {kind} has no place for {' and '.join(extras)}: use --body json.")
+    return [LoadInput(body=_body(path, kind, extras), label=_label(path)) for path in files]
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{directory} cannot be read: {error.strerror}.") from None
+
+
+def _label(path: Path) -> int | None:
+    found = _LABELLED.fullmatch(path.stem)
+    return int(found[1]) if found else None
+
+
+def _body(path: Path, kind: str, extras: dict[str, Any]) -> Body:
+    if kind == "png":
+        return read_body(path)
+    values = _values(path)
+    if kind == "json":
+        document = {"inputs": [values.tolist()], **extras}
+        return Body(content_type=TYPES[".json"], data=json.dumps(document, separators=(",", ":")).encode())
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, values[None], allow_pickle=False)
+    return Body(content_type=TYPES[".npy"], data=buffer.getvalue())
+
+
+def _values(path: Path) -> Array:
+    """The raw values of one input: pixels 0..255 as [channels, height, width], or what a .npy file holds."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        if path.suffix.lower() == ".npy":
+            loaded: Array = np.load(path, allow_pickle=False)
+            return loaded
+        with Image.open(path) as image:
+            pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None

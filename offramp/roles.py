@@ -1,0 +1,39 @@
+"""Which composition a tier of the configuration gets: by its place between sensor and last exit."""
+
+from __future__ import annotations
+
+import cloud.service
+import device.service
+import edge.service
+from common.bundle import Bundle
+from common.config import SystemConfig
+from common.errors import ConfigError
+from common.runtimes import RUNTIMES
+from common.serving.lifecycle import run
+from common.serving.server import TierServer
+
+
+def compose(system: SystemConfig, name: str) -> TierServer:
+    """The server of one tier: device for the first, cloud for the last, edge for any between.
+
+    Raises:
+        ConfigError: when the tier's place and its settings do not fit, or its runtime is not here.
+        BundleError: when a stage cannot be loaded.
+    """
+    config = system.tier(name)
+    if config.runtime not in RUNTIMES:
+        raise ConfigError(
+            f"{system.path}: tiers.{name}.runtime is {config.runtime!r}. It must be one of {', '.join(RUNTIMES)}."
+        )
+    bundle = Bundle(system.bundle, digest=system.digest)
+    if config.first:
+        return device.service.compose(system, config, bundle)
+    if config is system.tiers[-1]:
+        return cloud.service.compose(system, config, bundle)
+    return edge.service.compose(system, config, bundle)
+
+
+def serve_tier(system: SystemConfig, name: str) -> int:
+    """Serve a tier in the foreground until SIGTERM or SIGINT; returns the exit status."""
+    run(lambda: compose(system, name))
+    return 0
