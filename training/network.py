@@ -109,10 +109,16 @@ class MultiExitNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [B, C] of every exit for a batch, without any exit being taken."""
+        return self.forward_with_crossing(*inputs)[0]
+
+    def forward_with_crossing(self, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """As `forward`, and with it the float activations that cross any cut, each once."""
         tensors = dict(zip((spec.name for spec in self.inputs), inputs, strict=True))
         for stage in range(len(self.parts)):
             tensors.update(self.run_stage(stage, tensors))
-        return tuple(tensors[self.logits_name(stage)] for stage in self.exits)
+        names = dict.fromkeys(name for cut in range(len(self.parts) - 1) for name in self.crossing(cut))
+        crossing = tuple(tensors[name] for name in names if tensors[name].is_floating_point())
+        return tuple(tensors[self.logits_name(stage)] for stage in self.exits), crossing
 
     def example(self, rows: int = 2) -> tuple[Tensor, ...]:
         """A batch of zeros that the network accepts."""

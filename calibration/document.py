@@ -1,0 +1,53 @@
+"""The manifest as a document that can be changed, and what a bundle remembers of its recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from calibration.settings import Section, parse_section
+from common.bundle import MANIFEST, Bundle
+from common.errors import BundleError
+from common.manifest import CutTensor
+
+
+def load_document(bundle: Bundle) -> dict[str, Any]:
+    """The decoded manifest.json of a bundle that was checked."""
+    document: dict[str, Any] = json.loads((bundle.root / MANIFEST).read_bytes())
+    return document
+
+
+def recipe_section(bundle: Bundle, name: str, kind: type[Section]) -> Section:
+    """A section of the recipe that the bundle was made by.
+
+    Raises:
+        BundleError: when the bundle does not carry one.
+        ConfigError: when the section is wrong.
+    """
+    recipe = bundle.manifest.provenance.get("recipe")
+    section = recipe.get(name) if isinstance(recipe, dict) else None
+    if section is None:
+        raise BundleError(f"{bundle.root} carries no provenance.recipe.{name}: it cannot be calibrated or evaluated.")
+    return parse_section(kind, section, f"manifest.json: provenance.recipe.{name}")
+
+
+def cut_json(codes: Sequence[CutTensor]) -> dict[str, Any]:
+    """One entry of `cuts`."""
+    return {
+        "tensors": [
+            {
+                "name": how.name,
+                "codec": how.codec,
+                "compression": how.compression,
+                **({} if how.low is None else {"low": how.low, "high": how.high}),
+            }
+            for how in codes
+        ]
+    }
+
+
+def thresholds_json(thresholds: Sequence[float]) -> list[float | None]:
+    """Thresholds as the manifest writes them: null never accepts."""
+    return [None if math.isnan(threshold) else threshold for threshold in thresholds]

@@ -1,0 +1,117 @@
+"""Run a bundle as it will be served: its stages through a runtime, every cut through its codec.
+
+Tensor names carry their axes: N rows of a split, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from calibration.datasets import Examples
+from common.bundle import Bundle
+from common.errors import BundleError, ConfigError
+from common.manifest import CutTensor, Manifest
+from common.runtimes import RUNTIMES
+from common.types import Array, Tensors
+from common.wire.codecs import round_trip
+
+_ROWS = 256
+
+
+class Served:
+    """All stages of a bundle in one process.
+
+    Args:
+        bundle: verified stage by stage while loading.
+        runtime: a name in `common.runtimes.RUNTIMES`.
+        threads: inside one call.
+    """
+
+    def __init__(self, bundle: Bundle, *, runtime: str = "onnxruntime", threads: int = 1) -> None:
+        if runtime not in RUNTIMES:
+            raise ConfigError(f"runtime is {runtime!r}. It must be one of {', '.join(sorted(RUNTIMES))}.")
+        self.bundle = bundle
+        self.manifest: Manifest = bundle.manifest
+        self.stages = [RUNTIMES[runtime](bundle, number, threads) for number in range(len(self.manifest.stages))]
+        self.runtime = self.stages[0].runtime
+        self.precision = self.stages[0].precision
+
+    def run_stage(self, stage: int, live: Tensors) -> Tensors:
+        """Run one stage on all rows, in batches; returns what it writes, [N, ...] each."""
+        parts = [self.stages[stage].run(part) for part in _batches(live)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def cross(self, cut: int, live: Tensors, codes: Sequence[CutTensor] | None = None) -> Tensors:
+        """What is alive behind a cut, after encoding and decoding, in batches.
+
+        Args:
+            cut: number of the cut.
+            live: all tensors known before it.
+            codes: other codes than the manifest's.
+        """
+        codes = self.manifest.cuts[cut] if codes is None else codes
+        return {
+            how.name: np.concatenate([round_trip(part["x"], how) for part in _batches({"x": live[how.name]})])
+            for how in codes
+        }
+
+    def logits_from(self, stage: int, live: Tensors) -> list[Array]:
+        """Logits [N, C] of every exit at `stage` or later, when no exit is taken."""
+        found: list[Array] = []
+        for number in range(stage, len(self.stages)):
+            live = {**live, **self.run_stage(number, live)}
+            exit_number = self.manifest.stages[number].exit
+            if exit_number is not None:
+                found.append(live[self.manifest.exits[exit_number].logits])
+            if number < len(self.manifest.cuts):
+                live = self.cross(number, live)
+        return found
+
+    def logits(self, examples: Examples) -> list[Array]:
+        """Logits [N, C] of every exit on a split, when no exit is taken.
+
+        Raises:
+            BundleError: when a logit is not finite.
+        """
+        found = self.logits_from(0, self.inputs(examples))
+        for number, logits_NC in enumerate(found):
+            if not np.isfinite(logits_NC).all():
+                raise BundleError(f"Exit {number} of {self.manifest.name} gives logits that are not finite.")
+        return found
+
+    def inputs(self, examples: Examples) -> Tensors:
+        """The bundle's input tensors of a split.
+
+        Raises:
+            ConfigError: when the data set does not fit the bundle.
+        """
+        if not len(examples):
+            raise ConfigError("The split holds no rows.")
+        for name in self.manifest.inputs:
+            spec = self.manifest.tensors[name]
+            if name not in examples.inputs:
+                raise ConfigError(f"The bundle reads {name!r}. The data set has {', '.join(sorted(examples.inputs))}.")
+            found = examples.inputs[name]
+            if found.dtype.name != spec.dtype or found.shape[1:] != spec.shape:
+                raise ConfigError(
+                    f"The data set's {name!r} is {found.dtype.name} {list(found.shape[1:])}. "
+                    f"The bundle takes {spec.dtype} {list(spec.shape)}."
+                )
+        if examples.labels_N.max() >= len(self.manifest.classes):
+            raise ConfigError(
+                f"The data set has label {examples.labels_N.max()}. The bundle has {len(self.manifest.classes)} classes."
+            )
+        return {name: examples.inputs[name] for name in self.manifest.inputs}
+
+    def configuration(self) -> dict[str, object]:
+        """What measurements hold for: runtime, precision, and the cuts that were coded."""
+        coded = [k for k, cut in enumerate(self.manifest.cuts) if any(how.codec != "raw" for how in cut)]
+        return {"runtime": self.runtime, "precision": self.precision, "coded_cuts": coded}
+
+
+def _batches(tensors: Tensors) -> Iterator[Tensors]:
+    rows = len(next(iter(tensors.values())))
+    for at in range(0, rows, _ROWS):
+        yield {name: array[at : at + _ROWS] for name, array in tensors.items()}

@@ -1,0 +1,182 @@
+"""Thresholds: how sure an exit must be, for a target drop in accuracy below the last exit.
+
+Candidates are quantiles of each exit's scores on the tune split. On the calibration split the cheapest
+combination (mean FLOPs per row) is taken whose drop is at most the target with some prudence: not the drop
+itself, but its one-sided upper confidence limit must stay below (Agresti and Min, "Simple improved confidence
+intervals for comparing matched proportions", 2005). Many combinations are compared on the same rows, so this
+is prudent, not a guarantee.
+
+Tensor names carry their axes: N rows of a split, C classes, E exits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from calibration.settings import CalibrationSettings
+from common.criteria import CRITERIA, Criterion, Outputs, softmax
+from common.errors import ConfigError
+from common.manifest import Manifest
+from common.types import Array
+
+_MOST_COMBINATIONS = 250_000
+_DECIMALS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitScores:
+    """What every exit says about a split."""
+
+    scores_EN: Array  # what the criterion compares with its threshold
+    labels_EN: Array  # the answer that the exit would give
+
+    @classmethod
+    def of(cls, logits: Sequence[Array], manifest: Manifest, criterion: Criterion) -> ExitScores:
+        """From logits [N, C] of every exit and the manifest's temperatures."""
+        outputs = [
+            Outputs(logits_BC=logits_NC, probs_BC=softmax(logits_NC, leave.temperature))
+            for logits_NC, leave in zip(logits, manifest.exits, strict=True)
+        ]
+        return cls(
+            scores_EN=np.stack([criterion.score(output) for output in outputs]),
+            labels_EN=np.stack([output.logits_BC.argmax(axis=1) for output in outputs]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a split's rows get under some thresholds."""
+
+    accuracy: float
+    exit_rates: tuple[float, ...]
+    exit_accuracy: tuple[float | None, ...]  # among the rows answered there
+    mean_flops: float
+
+
+def accepts(criterion: Criterion, scores_N: Array, threshold: float) -> Array:
+    """Which rows an exit would accept, [N] bool; a threshold of NaN accepts none."""
+    result: Array = scores_N >= threshold if criterion.stricter_is_higher else scores_N <= threshold
+    return result
+
+
+def exits_taken(criterion: Criterion, scores_EN: Array, thresholds: Sequence[float]) -> Array:
+    """The exit at which each row leaves, [N]; the last accepts whatever is left."""
+    taken_N = np.full(scores_EN.shape[1], len(scores_EN) - 1)
+    for number in range(len(scores_EN) - 2, -1, -1):
+        taken_N[accepts(criterion, scores_EN[number], thresholds[number])] = number
+    return taken_N
+
+
+def exit_flops(manifest: Manifest) -> Array:
+    """FLOPs that a row has cost once it leaves at each exit, [E]."""
+    upto = np.cumsum([stage.flops for stage in manifest.stages])
+    return np.array([upto[leave.stage] for leave in manifest.exits], dtype=np.float64)
+
+
+def outcome(
+    scores: ExitScores, labels_N: Array, criterion: Criterion, thresholds: Sequence[float], flops_E: Array
+) -> Outcome:
+    """Accuracy, exit rates and cost of a split under some thresholds."""
+    taken_N = exits_taken(criterion, scores.scores_EN, thresholds)
+    right_N = scores.labels_EN[taken_N, np.arange(len(labels_N))] == labels_N
+    counts = np.bincount(taken_N, minlength=len(flops_E))
+    rights = np.bincount(taken_N, weights=right_N, minlength=len(flops_E))
+    return Outcome(
+        accuracy=float(right_N.mean()),
+        exit_rates=tuple(float(count) / len(labels_N) for count in counts),
+        exit_accuracy=tuple(float(r / c) if c else None for r, c in zip(rights, counts, strict=True)),
+        mean_flops=float(flops_E[taken_N].mean()),
+    )
+
+
+def drop_upper_limit(worse: int, better: int, rows: int, confidence: float) -> float:
+    """One-sided upper confidence limit of a drop in accuracy between two answers to the same rows.
+
+    Args:
+        worse: rows that only the reference answers right.
+        better: rows that only the other answers right.
+        rows: all rows.
+        confidence: of the limit.
+
+    Returns:
+        Agresti and Min's limit: half a row is added to each of the four cells of the paired table, so that the
+        limit stays above 0 when nothing differs.
+    """
+    b, c, n = worse + 0.5, better + 0.5, rows + 2.0
+    deviation = math.sqrt(max(b + c - (b - c) ** 2 / n, 0.0)) / n
+    return (b - c) / n + NormalDist().inv_cdf(confidence) * deviation
+
+
+def candidates(criterion: Criterion, scores_N: Array, count: int) -> tuple[float, ...]:
+    """Thresholds to try at one exit, strictest first: never, then quantiles of its scores, then always."""
+    quantiles = np.quantile(scores_N.astype(np.float64), np.linspace(0.0, 1.0, count + 1))
+    rounded = {round(float(q), _DECIMALS) for q in quantiles}  # ties with a float32 score stay out of the way
+    unique = sorted(rounded | {criterion.accept_all}, reverse=criterion.stricter_is_higher)
+    return (math.nan, *unique)
+
+
+def choose(
+    criterion: Criterion,
+    tune: ExitScores,
+    calibration: ExitScores,
+    labels_N: Array,
+    flops_E: Array,
+    settings: CalibrationSettings,
+) -> tuple[float, ...]:
+    """The cheapest thresholds, one per exit, whose drop's upper limit is at most the target.
+
+    Args:
+        criterion: decides.
+        tune: where candidates come from.
+        calibration: where they are judged.
+        labels_N: of the calibration split.
+        flops_E: of a row that leaves at each exit.
+        settings: target drop, confidence, number of candidates.
+
+    Returns:
+        Thresholds, NaN where an exit never accepts; all rows go to the last exit when nothing else is safe.
+    """
+    if not len(labels_N):
+        raise ConfigError("The calibration split holds no rows.")
+    last = len(flops_E) - 1
+    full = (*(math.nan,) * last, criterion.accept_all)
+    best, best_flops = full, float(flops_E[last])
+    right_EN = calibration.labels_EN == labels_N
+    per_exit = max(2, min(settings.candidates, int(_MOST_COMBINATIONS ** (1.0 / max(last, 1)))))
+    tried = [candidates(criterion, tune.scores_EN[number], per_exit) for number in range(last)]
+    for thresholds, taken_N in _combinations(criterion, calibration.scores_EN, tried):
+        mean_flops = float(flops_E[taken_N].mean())
+        if mean_flops >= best_flops:
+            continue
+        right_N = right_EN[taken_N, np.arange(len(labels_N))]
+        worse = int((right_EN[last] & ~right_N).sum())
+        better = int((right_N & ~right_EN[last]).sum())
+        if drop_upper_limit(worse, better, len(labels_N), settings.confidence) <= settings.target_drop:
+            best, best_flops = (*thresholds, criterion.accept_all), mean_flops
+    return best
+
+
+def _combinations(
+    criterion: Criterion, scores_EN: Array, tried: Sequence[Sequence[float]]
+) -> Iterator[tuple[tuple[float, ...], Array]]:
+    """Every combination of thresholds, with the exit that each row takes."""
+    last = len(scores_EN) - 1
+    accepted = [[accepts(criterion, scores_EN[e], t) for t in tried[e]] for e in range(last)]
+    for picks in itertools.product(*(range(len(t)) for t in tried)):
+        taken_N = np.full(scores_EN.shape[1], last)
+        for number in range(last - 1, -1, -1):
+            taken_N[accepted[number][picks[number]]] = number
+        yield tuple(tried[number][pick] for number, pick in enumerate(picks)), taken_N
+
+
+def criterion_named(name: str) -> Criterion:
+    """The criterion of that name, else ConfigError."""
+    if name not in CRITERIA:
+        raise ConfigError(f"calibration.criterion is {name!r}. It must be one of {', '.join(sorted(CRITERIA))}.")
+    return CRITERIA[name]

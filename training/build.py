@@ -1,0 +1,146 @@
+"""From a recipe to a bundle: train, export, calibrate, evaluate. Each step can also be taken alone."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibration.calibrate import calibrate
+from calibration.datasets import Examples, divide, load_train
+from calibration.evaluate import evaluate
+from common.errors import ConfigError
+from training.export import export
+from training.models import make_network
+from training.network import MultiExitNetwork
+from training.place import placed
+from training.progress import progress
+from training.recipe import RecipeFile, load_recipe
+from training.train import History, train
+
+_PACKAGES = ("offramp", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "zstandard")
+
+
+def build(
+    recipe: Path,
+    out: Path,
+    data_dir: Path | None = None,
+    *,
+    weights: Path | None = None,
+    seed: int | None = None,
+    threads: int = 2,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Make a bundle: train, export, calibrate, evaluate.
+
+    The bundle appears at `out` once it is complete; a bundle that lies there is replaced then.
+
+    Args:
+        recipe: YAML file.
+        out: directory to make.
+        data_dir: see `calibration.datasets.load_train`.
+        weights: file of `train_weights`, instead of training.
+        seed: of weights and batches, instead of the recipe's.
+        threads: of torch while training; evaluation always takes one.
+        quiet: report nothing on stderr.
+
+    Returns:
+        What `evaluate` returns.
+
+    Raises:
+        ConfigError: when recipe, data or `out` are wrong.
+        BundleError: when the network cannot be packed.
+    """
+    source = _with_seed(load_recipe(recipe), seed)
+    official = load_train(source.recipe.data, data_dir)
+    with placed(out) as root:
+        if weights is None:
+            network, history = _trained(source, official, threads, quiet)
+        else:
+            network, history = _loaded(source, weights), None
+        provenance = _provenance(source, official, history)
+        export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
+        with progress("calibrate", 0, quiet=quiet) as report:
+            calibrate(root, data_dir, report=report.line)
+            return evaluate(root, data_dir, plot=root / "evaluation.png", write=True, report=report.line)
+
+
+def train_weights(
+    recipe: Path,
+    out: Path,
+    data_dir: Path | None = None,
+    *,
+    seed: int | None = None,
+    threads: int = 2,
+    quiet: bool = False,
+) -> History:
+    """Train only, and write the weights of the best epoch to a numpy archive (.npz); arguments as `build`."""
+    source = _with_seed(load_recipe(recipe), seed)
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out} must end with .npz: weights are kept as a numpy archive.")
+    network, history = _trained(source, load_train(source.recipe.data, data_dir), threads, quiet)
+    partial = out.with_name(f".{out.name}.partial.npz")
+    try:
+        np.savez(partial, **{name: value.numpy() for name, value in network.state_dict().items()})
+        partial.replace(out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ConfigError(f"{out} cannot be written: {error.strerror}.") from None
+    return history
+
+
+def _trained(source: RecipeFile, official: Examples, threads: int, quiet: bool) -> tuple[MultiExitNetwork, History]:
+    settings = source.recipe.training
+    network = make_network(source.recipe.model, settings.seed)
+    splits = divide(official, source.recipe.data)
+    steps = settings.epochs * (len(splits.train) // settings.batch_size)
+    with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
+        history = train(network, splits.train, splits.validation, settings, threads=threads, report=report)
+    return network, history
+
+
+def _loaded(source: RecipeFile, weights: Path) -> MultiExitNetwork:
+    network = make_network(source.recipe.model, source.recipe.training.seed)
+    try:
+        with np.load(weights, allow_pickle=False) as archive:
+            network.load_state_dict({name: torch.from_numpy(archive[name]) for name in archive.files})
+    except (OSError, ValueError, RuntimeError, AttributeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{weights} does not hold the weights of this recipe's network: {reason}") from None
+    return network.eval()
+
+
+def _with_seed(source: RecipeFile, seed: int | None) -> RecipeFile:
+    if seed is None:
+        return source
+    if seed < 0:
+        raise ConfigError(f"The seed is {seed}. It must be a whole number from 0.")
+    training = source.recipe.training.model_copy(update={"seed": seed})
+    return RecipeFile(recipe=source.recipe.model_copy(update={"training": training}), sha256=source.sha256)
+
+
+def _provenance(source: RecipeFile, official: Examples, history: History | None) -> dict[str, Any]:
+    """Where a bundle comes from; nothing in it names a machine or a moment."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    provenance: dict[str, Any] = {
+        "recipe": source.recipe.model_dump(mode="json"),
+        "recipe_sha256": source.sha256,
+        "data": {"train_sha256": dict(official.sha256), "train_rows": len(official)},
+        "versions": versions,
+    }
+    if history is not None:
+        provenance["training"] = {
+            "epochs": len(history.epochs),
+            "best_epoch": history.best.number,
+            "validation_accuracy": [round(a, 6) for a in history.best.accuracy],
+        }
+    return provenance

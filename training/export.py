@@ -1,0 +1,194 @@
+"""Pack a trained network: one ONNX file per stage, with its exit, and a manifest.
+
+A stage is captured by `torch.export` and written by torch's ONNX exporter, which folds constants and batch
+norm. Nothing of the machine it was made on stays in the file, so equal weights give equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from calibration.settings import CutSettings
+from common.bundle import write_manifest
+from common.errors import BundleError
+from common.manifest import FORMAT_VERSION
+from training.network import MultiExitNetwork, StageWithExit
+
+OPSET = 20  # read by onnxruntime 1.22 and later
+_EXAMPLE_ROWS = 2
+
+
+def export(
+    network: MultiExitNetwork, root: Path, *, name: str, cuts: CutSettings, provenance: Mapping[str, Any]
+) -> str:
+    """Write the stages and a manifest whose operating points still ask the last exit for everything.
+
+    Args:
+        network: trained; left in evaluation mode.
+        root: an empty directory.
+        name: of the bundle.
+        cuts: how tensors travel.
+        provenance: kept in the manifest as it is.
+
+    Returns:
+        The bundle's digest.
+
+    Raises:
+        BundleError: when a stage cannot be written as ONNX.
+    """
+    network.eval()
+    tensors = dict(zip((spec.name for spec in network.inputs), network.example(_EXAMPLE_ROWS), strict=True))
+    stages = []
+    for number in range(len(network.parts)):
+        stage = StageWithExit(network, number).eval()
+        example = tuple(tensors[name] for name in stage.reads)
+        raw = stage_to_onnx(stage, example, f"stage{number}")
+        (root / f"stage{number}.onnx").write_bytes(raw)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            tensors.update(zip(stage.writes, stage(*example), strict=True))
+        exits = network.exits
+        stages.append(
+            {
+                "file": f"stage{number}.onnx",
+                "sha256": hashlib.sha256(raw).hexdigest(),
+                "reads": list(stage.reads),
+                "writes": list(stage.writes),
+                "exit": exits.index(number) if number in exits else None,
+                "flops": counter.get_total_flops() // _EXAMPLE_ROWS,
+                "parameters": _parameters(network, number),
+            }
+        )
+    return write_manifest(root, _document(network, tensors, stages, name, cuts, provenance))
+
+
+def stage_to_onnx(stage: torch.nn.Module, example: tuple[Tensor, ...], name: str) -> bytes:
+    """Capture a module that takes `example` and return ONNX bytes with a dynamic first axis, "batch".
+
+    The module names its inputs and outputs in `reads` and `writes`.
+
+    Raises:
+        BundleError: when it cannot be captured, for instance because its forward branches on data.
+    """
+    reads, writes = list(stage.reads), list(stage.writes)  # type: ignore[arg-type]
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                stage,
+                example,
+                input_names=reads,
+                output_names=writes,
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=(tuple({0: "batch"} for _ in example),),
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever tracing meets
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{name} cannot be written as ONNX: {reason}") from None
+    assert program is not None
+    model = program.model_proto
+    _forget_origin(model, name)
+    _check_folded(model, name, reads, writes)
+    onnx.checker.check_model(model)
+    raw: bytes = model.SerializeToString(deterministic=True)
+    return raw
+
+
+def _document(
+    network: MultiExitNetwork,
+    tensors: Mapping[str, Tensor],
+    stages: list[dict[str, Any]],
+    name: str,
+    cuts: CutSettings,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    crossings = [network.crossing(cut) for cut in range(len(network.parts) - 1)]
+    used = dict.fromkeys((*(s.name for s in network.inputs), *(t for s in stages for t in (*s["reads"], *s["writes"]))))
+    everything = [None] * (len(network.exits) - 1)
+    image = asdict(network.image) if network.image is not None else None
+    if image is not None:
+        image["size"] = list(image["size"])
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "input": {"tensors": [spec.name for spec in network.inputs], "image": image},
+        "classes": list(network.classes),
+        "tensors": {
+            key: {"dtype": str(tensors[key].dtype).removeprefix("torch."), "shape": list(tensors[key].shape[1:])}
+            for key in used
+        },
+        "stages": stages,
+        "cuts": [{"tensors": [_crossing(network, tensors[key], key, cuts) for key in names]} for names in crossings],
+        "exits": [
+            {"stage": stage, "logits": network.logits_name(stage), "temperature": 1.0} for stage in network.exits
+        ],
+        "operating_points": {
+            point: {"criterion": "max-probability", "thresholds": [*everything, 0.0]} for point in ("default", "full")
+        },
+        "provenance": dict(provenance),
+    }
+
+
+def _crossing(network: MultiExitNetwork, tensor: Tensor, name: str, cuts: CutSettings) -> dict[str, Any]:
+    """Integers, masks and logits travel uncoded."""
+    plain = not tensor.is_floating_point() or name in {network.logits_name(stage) for stage in network.exits}
+    if plain:
+        return {"name": name, "codec": "raw", "compression": "none"}
+    return {"name": name, "codec": cuts.codec, "compression": cuts.compression}
+
+
+def _parameters(network: MultiExitNetwork, stage: int) -> int:
+    modules = [network.bodies[stage], *([network.heads[str(stage)]] if stage in network.exits else [])]
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _forget_origin(model: onnx.ModelProto, name: str) -> None:
+    """Drop stack traces, source paths and inferred shapes; they name the machine and feed nothing."""
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    model.graph.name = name
+    model.graph.ClearField("value_info")
+    model.graph.ClearField("doc_string")
+    model.graph.ClearField("metadata_props")
+    for group in (model.graph.node, model.graph.input, model.graph.output, model.graph.initializer, model.functions):
+        for item in group:
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+    for function in model.functions:
+        for node in function.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+
+
+def _check_folded(model: onnx.ModelProto, name: str, reads: list[str], writes: list[str]) -> None:
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        raise BundleError(f"{name} still holds a batch norm. It must directly follow a convolution to be folded.")
+    if [i.name for i in model.graph.input] != reads or [o.name for o in model.graph.output] != writes:
+        raise BundleError(f"{name} hands a tensor on unchanged. Let a later stage read the earlier tensor itself.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own internals and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
