@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 import typer
 
 from common.errors import ConfigError, OfframpError
+from offramp.commands.build import build, train
+from offramp.commands.calibrate import calibrate
+from offramp.commands.evaluate import evaluate
 from offramp.commands.health import health
 from offramp.commands.inspect import inspect
 from offramp.commands.load import load
@@ -30,6 +33,10 @@ app = typer.Typer(
 )
 
 EXAMPLES: dict[Callable[..., None], str] = {
+    build: "offramp build recipes/mnist-lenet.yaml --out bundles/mnist-lenet",
+    train: "offramp train recipes/mnist-lenet.yaml --out weights.npz",
+    calibrate: "offramp calibrate bundles/mnist-lenet --target-drop 0.002",
+    evaluate: "offramp evaluate bundles/mnist-lenet --plot accuracy.png",
     inspect: "offramp inspect bundles/mnist-lenet",
     serve: "offramp serve edge --config deploy/tiers.yaml",
     up: "offramp up --config deploy/tiers.yaml",

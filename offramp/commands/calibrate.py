@@ -1,0 +1,51 @@
+"""`offramp calibrate`: the calibration step alone, on a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offramp.commands.options import Json, Version
+from offramp.commands.options_build import DataDir, Quiet
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's directory; its manifest is replaced.")],
+    data_dir: DataDir = None,
+    criterion: Annotated[
+        str | None, typer.Option(metavar="NAME", help="max-probability, entropy or margin, instead of the recipe's.")
+    ] = None,
+    target_drop: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Accuracy that the default operating point may give up, such as 0.001."),
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="What runs the stages.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Of the runtime.")] = 1,
+    quiet: Quiet = False,
+    json: Json = False,
+    version: Version = False,
+) -> None:
+    """Fit code ranges, temperatures and thresholds anew; the bundle gets a new digest."""
+    from calibration.calibrate import calibrate as fit
+
+    def report(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    digest = fit(
+        bundle,
+        data_dir,
+        criterion=criterion,
+        target_drop=target_drop,
+        runtime=runtime,
+        threads=threads,
+        report=report,
+    )
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({"bundle": str(bundle), "digest": digest}))
+    else:
+        typer.echo(f"{bundle} now has digest {digest}.")
