@@ -20,13 +20,13 @@ class Outcome:
     confidences_B: Array
     probs_BC: Array | None  # only where the caller wants them
 
-    def take(self, rows: Array | slice) -> Outcome:
-        """The outcome of a part of the rows."""
+    def take(self, rows: Array | slice, *, probabilities: bool = True) -> Outcome:
+        """The outcome of a part of the rows, with or without their probabilities."""
         return Outcome(
             exit=self.exit,
             labels_B=self.labels_B[rows],
             confidences_B=self.confidences_B[rows],
-            probs_BC=None if self.probs_BC is None else self.probs_BC[rows],
+            probs_BC=self.probs_BC[rows] if probabilities and self.probs_BC is not None else None,
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from common.serving.histogram import Histogram, Series
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -29,18 +31,12 @@ class Metrics:
         self._refused = Counter(
             "offramp_refused_total", "Requests refused, by reason.", ("tier", "reason"), registry=self.registry
         )
-        self._stage_seconds = Histogram(
-            "offramp_stage_seconds", "Time of one run of a stage.", ("tier", "stage"),
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self._batch_rows = Histogram(
-            "offramp_batch_rows", "Rows per run of a stage.", ("tier", "stage"), buckets=_ROWS, registry=self.registry
+        self._stage_seconds = self._histogram("stage_seconds", "Time of one run of a stage.", "stage")
+        self._batch_rows = self._histogram("batch_rows", "Rows per run of a stage.", "stage", bounds=_ROWS)
+        self._stage_children: dict[int, tuple[Series, Series]] = {}
+        self._upstream_seconds = self._histogram(
+            "upstream_seconds", "Time until upstream finished a request.", "upstream"
         )
-        self._stage_children: dict[int, tuple[Histogram, Histogram]] = {}
-        self._upstream_seconds = Histogram(
-            "offramp_upstream_seconds", "Time until upstream finished a request.", ("tier", "upstream"),
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
         self._upstream_state = Gauge(
             "offramp_upstream_state", "1 while upstream answers, else 0.", ("tier", "upstream"), registry=self.registry
         )
@@ -49,13 +45,17 @@ class Metrics:
         self.forwarded_bytes = self._plain(
             "offramp_forwarded_bytes", "Bytes of requests sent upstream, gRPC and HTTP/2 frame headers included."
         )
-        self.request_seconds = Histogram(
-            "offramp_request_seconds", "Time from receiving a request to its last answer.", ("tier",),
-            buckets=_SECONDS, registry=self.registry,
-        ).labels(tier)  # fmt: skip
+        self.request_seconds = self._histogram(
+            "request_seconds", "Time from receiving a request to its last answer."
+        ).labels(tier)
         self._queue_rows = Gauge(
             "offramp_queue_rows", "Rows that wait for a stage.", ("tier",), registry=self.registry
         ).labels(tier)
+
+    def _histogram(self, name: str, text: str, *labels: str, bounds: Sequence[float] = _SECONDS) -> Histogram:
+        histogram = Histogram(f"offramp_{name}", text, ("tier", *labels), bounds)
+        self.registry.register(histogram)
+        return histogram
 
     def _plain(self, name: str, text: str) -> Counter:
         return Counter(name, text, ("tier",), registry=self.registry).labels(self._tier)

@@ -195,28 +195,36 @@ class Tier:
 
     def _finish(self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors) -> None:
         """Answer the rows that the stage's exit accepts; send only the others on."""
-        last = stage == len(self._manifest.stages) - 1
-        live = {} if last else {
-            name: outputs[name] if name in outputs else tensors[name] for name in self._manifest.live(stage + 1)
-        }  # fmt: skip
         exit = self._manifest.stages[stage].exit
         verdict = None if exit is None else self._decide(exit, chunks, outputs)
+        live: Tensors | None = None
         at = 0
         for chunk in chunks:
             part = slice(at, at + len(chunk))
             at = part.stop
             if chunk.job.abandoned:
                 continue
+            accepted_B = None
+            if verdict is not None:
+                outcome, accepted_B, state = verdict
+                accepted_B = accepted_B[part]
+                chunk.best = outcome.take(part, probabilities=chunk.job.request.want_probabilities)
+                if accepted_B.all():
+                    self._answer(chunk)
+                    continue
+                chunk.state = {name: value[part] for name, value in state.items()}
+            if live is None:
+                live = self._live(stage + 1, tensors, outputs)
             chunk.tensors = {name: tensor[part] for name, tensor in live.items()}
-            if verdict is None:
+            if accepted_B is None or not accepted_B.any():
                 self._advance(stage + 1, chunk)
-                continue
-            outcome, accepted_B, state = verdict
-            chunk.state = {name: value[part] for name, value in state.items()}
-            chunk.best = outcome.take(part)
-            if not chunk.job.request.want_probabilities:
-                chunk.best.probs_BC = None
-            self._split(stage, chunk, accepted_B[part])
+            else:
+                self._advance(stage + 1, chunk.take(np.flatnonzero(~accepted_B)))
+                self._answer(chunk.take(np.flatnonzero(accepted_B)))
+
+    def _live(self, stage: int, before: Tensors, written: Tensors) -> Tensors:
+        """The tensors that must be there before `stage`: written just now, or passing through."""
+        return {name: written[name] if name in written else before[name] for name in self._manifest.live(stage)}
 
     def _decide(self, exit: int, chunks: list[Chunk], outputs: Tensors) -> tuple[Outcome, Array, Tensors]:
         """What the exit says about the joined rows, which of them it may answer, and the criterion's state."""
@@ -235,19 +243,12 @@ class Tier:
         }  # fmt: skip
         if exit == len(self._manifest.exits) - 1:
             return outcome, np.ones(len(labels_B), bool), state
-        thresholds_B = np.concatenate([chunk.job.threshold(exit, len(chunk)) for chunk in chunks])
+        if len(chunks) == 1:
+            thresholds_B = chunks[0].job.threshold(exit, len(labels_B))
+        else:
+            thresholds_B = np.concatenate([chunk.job.threshold(exit, len(chunk)) for chunk in chunks])
         accepted_B, state = chunks[0].job.criterion.decide(Outputs(logits_BC, probs_BC), state, thresholds_B)
         return outcome, accepted_B, state
-
-    def _split(self, stage: int, chunk: Chunk, accepted_B: Array) -> None:
-        decided = int(np.count_nonzero(accepted_B))
-        if decided == len(chunk):
-            self._answer(chunk)
-        elif decided == 0:
-            self._advance(stage + 1, chunk)
-        else:
-            self._advance(stage + 1, chunk.take(np.flatnonzero(~accepted_B)))
-            self._answer(chunk.take(np.flatnonzero(accepted_B)))
 
     def _answer(self, chunk: Chunk, degraded: Degraded | None = None) -> None:
         """Answer a chunk from the deepest exit computed here."""
