@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
+from common.serving.asgi import Receive, Scope, Send, error_body
 from common.serving.core import Core
 from common.serving.metrics import Metrics
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _JSON = b"application/json"
 _METRICS = b"text/plain; version=0.0.4; charset=utf-8"
@@ -38,15 +31,11 @@ class OpsDoor:
 
     def _respond(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         if path not in _PATHS:
-            return 404, _JSON, _error("not_found", f"There are {', '.join(_PATHS)} here.")
+            return 404, _JSON, error_body("not_found", f"There are {', '.join(_PATHS)} here.")
         if method not in ("GET", "HEAD"):
-            return 405, _JSON, _error("method_not_allowed", "Only GET and HEAD are accepted here.")
+            return 405, _JSON, error_body("method_not_allowed", "Only GET and HEAD are accepted here.")
         if path == "/metrics":
             return 200, _METRICS, self._metrics.text()
         if path.endswith("live"):
             return 200, _JSON, b'{"live": true}'
         return (200, _JSON, b'{"ready": true}') if self._core.ready else (503, _JSON, b'{"ready": false}')
-
-
-def _error(code: str, message: str) -> bytes:
-    return f'{{"error": {{"code": "{code}", "message": "{message}"}}}}'.encode()

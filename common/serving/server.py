@@ -10,8 +10,10 @@ from functools import partial
 from common.address import Address
 from common.bundle import Bundle
 from common.config import SystemConfig
+from common.serving.asgi import AsgiApp
+from common.serving.configuration import differences
 from common.serving.grpc_door import GrpcDoor
-from common.serving.http import AsgiApp, HttpServer
+from common.serving.http import HttpServer
 from common.serving.metrics import Metrics
 from common.serving.ops import OpsDoor
 from common.serving.pool import Link, Pool
@@ -65,6 +67,12 @@ class TierServer:
             upstream_timeout_s=config.upstream_timeout_ms / 1e3,
         )
         warm_up(bundle.manifest, runners, self.tier.batcher.costs)
+        for difference in differences(system, bundle.manifest, runners, system.operating_point):
+            log.warning(
+                "operating point %s carries no guarantee here: %s (see its configuration in the bundle)",
+                system.operating_point,
+                difference,
+            )
         self._grpc: GrpcDoor | None = None
         self._http: list[HttpServer] = []
         self.ports: dict[str, int] = {}  # door -> bound port
