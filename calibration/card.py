@@ -56,7 +56,7 @@ def _accuracy(result: Mapping[str, Any]) -> str:
         "|---|---|",
         *(f"| {e['exit']} | {100 * e['accuracy']:.2f} |" for e in result["exits"]),
         "",
-        "| operating point | accuracy % | below the last exit, points | leave per exit % | accuracy among them % | MFLOPs |",
+        "| operating point | accuracy % | points below the last exit | leave per exit % | of these right % | MFLOPs |",
         "|---|---|---|---|---|---|",
     ]
     for name, point in result["operating_points"].items():
@@ -90,8 +90,8 @@ def _latency(result: Mapping[str, Any]) -> str:
     configuration = result["configuration"]
     lines = [
         "## Time per row\n",
-        f"One row at a time on one thread of {configuration['runtime']} ({configuration['precision']}), computing only; "
-        "take the ratios, not the absolute times.\n",
+        f"One row at a time on one thread of {configuration['runtime']} ({configuration['precision']}), "
+        "computing only; take the ratios, not the absolute times.\n",
         "| | mean us | p50 | p95 | p99 | times faster than without exits |",
         "|---|---|---|---|---|---|",
     ]

@@ -99,10 +99,9 @@ class Served:
                     f"The data set's {name!r} is {found.dtype.name} {list(found.shape[1:])}. "
                     f"The bundle takes {spec.dtype} {list(spec.shape)}."
                 )
-        if examples.labels_N.max() >= len(self.manifest.classes):
-            raise ConfigError(
-                f"The data set has label {examples.labels_N.max()}. The bundle has {len(self.manifest.classes)} classes."
-            )
+        classes = len(self.manifest.classes)
+        if examples.labels_N.max() >= classes:
+            raise ConfigError(f"The data set has label {examples.labels_N.max()}. The bundle has {classes} classes.")
         return {name: examples.inputs[name] for name in self.manifest.inputs}
 
     def configuration(self) -> dict[str, object]:

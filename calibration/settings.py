@@ -24,7 +24,7 @@ class DataSettings(Strict):
 
     dataset: str
     url: str | None = None  # where to fetch the files from, instead of the known place
-    seed: int = Field(0, ge=0)  # of the permutation that divides the train split
+    seed: int = Field(default=0, ge=0)  # of the permutation that divides the train split
     validation: int = Field(gt=0)
     tune: int = Field(gt=0)
     calibration: int = Field(gt=0)
@@ -35,16 +35,18 @@ class CutSettings(Strict):
 
     codec: Literal["raw", "u8"] = "u8"
     compression: Literal["none", "zstd"] = "zstd"
-    loss: float = Field(0.001, ge=0.0)  # largest rise of any later exit's mean cross-entropy that a code may cost
+    loss: float = Field(
+        default=0.001, ge=0.0
+    )  # largest rise of any later exit's mean cross-entropy that a code may cost
 
 
 class CalibrationSettings(Strict):
     """How the thresholds of operating point `default` are chosen."""
 
     criterion: Literal["max-probability", "entropy", "margin"] = "max-probability"
-    target_drop: float = Field(0.001, ge=0.0, lt=1.0)  # share of rows, against the last exit
-    confidence: float = Field(0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
-    candidates: int = Field(50, ge=1, le=500)  # thresholds tried per exit
+    target_drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # share of rows, against the last exit
+    confidence: float = Field(default=0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
+    candidates: int = Field(default=50, ge=1, le=500)  # thresholds tried per exit
 
 
 def parse_section(kind: type[Section], value: object, file: str) -> Section:

@@ -27,7 +27,7 @@ def forwarded_bytes(served: Served, examples: Examples, taken_N: Array, *, most:
         compressed with zlib at level 9. Framing is not counted.
     """
     manifest = served.manifest
-    result = []
+    result: list[dict[str, Any]] = []
     for cut, codes in enumerate(manifest.cuts):
         before = sum(leave.stage <= cut for leave in manifest.exits)
         rows = np.flatnonzero(taken_N >= before)[:most]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from calibration.thresholds import ExitScores, candidates, criterion_named, exit_flops, outcome
 from common.manifest import Manifest
 from common.types import Array

@@ -24,25 +24,25 @@ class ModelSettings(Strict):
 class AugmentSettings(Strict):
     """Largest random distortions of a training image; see `training.augment.Affine`."""
 
-    degrees: float = Field(0.0, ge=0.0, le=180.0)
-    shift: float = Field(0.0, ge=0.0, le=1.0)
-    scale: float = Field(0.0, ge=0.0, lt=1.0)
-    shear: float = Field(0.0, ge=0.0, le=1.0)
+    degrees: float = Field(default=0.0, ge=0.0, le=180.0)
+    shift: float = Field(default=0.0, ge=0.0, le=1.0)
+    scale: float = Field(default=0.0, ge=0.0, lt=1.0)
+    shear: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class TrainingSettings(Strict):
     """Joint training of the backbone and every exit."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     epochs: int = Field(gt=0)
-    batch_size: int = Field(256, gt=1)
-    learning_rate: float = Field(0.004, gt=0.0)  # peak of the one-cycle rate
-    weight_decay: float = Field(0.01, ge=0.0)
+    batch_size: int = Field(default=256, gt=1)
+    learning_rate: float = Field(default=0.004, gt=0.0)  # peak of the one-cycle rate
+    weight_decay: float = Field(default=0.01, ge=0.0)
     exit_weights: list[float] = Field(min_length=1)  # of each exit's loss, first exit first
-    distillation: float = Field(0.0, ge=0.0)  # weight of learning from the last exit's probabilities
+    distillation: float = Field(default=0.0, ge=0.0)  # weight of learning from the last exit's probabilities
     distillation_temperature: float = Field(2.0, gt=0.0)
-    activation_penalty: float = Field(0.0, ge=0.0)  # on the mean magnitude of what crosses a cut
-    patience: int | None = Field(None, gt=0)  # stop after so many epochs without a better one
+    activation_penalty: float = Field(default=0.0, ge=0.0)  # on the mean magnitude of what crosses a cut
+    patience: int | None = Field(default=None, gt=0)  # stop after so many epochs without a better one
     precision: Literal["float32", "bfloat16"] = "float32"
     augment: AugmentSettings = AugmentSettings()
 

@@ -77,7 +77,7 @@ def train(
             if not torch.isfinite(loss):
                 raise ConfigError(f"The loss became {loss.item()} in epoch {number}: lower training.learning_rate.")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             report.advance()
@@ -136,10 +136,9 @@ def _tensors(network: MultiExitNetwork, inputs: Mapping[str, Array], part: slice
 
 
 def _check(network: MultiExitNetwork, split: Examples, settings: TrainingSettings) -> None:
-    if len(settings.exit_weights) != len(network.exits):
-        raise ConfigError(
-            f"training.exit_weights has {len(settings.exit_weights)} numbers. The network has {len(network.exits)} exits."
-        )
+    weights, exits = len(settings.exit_weights), len(network.exits)
+    if weights != exits:
+        raise ConfigError(f"training.exit_weights has {weights} numbers. The network has {exits} exits.")
     if len(split) < settings.batch_size:
         raise ConfigError(
             f"training.batch_size is {settings.batch_size}, but only {len(split)} rows are left to train on."
