@@ -22,7 +22,8 @@ from common.serving.status import error_from_wire
 from common.serving.upstream import Deliver
 from common.types import Answer, Hop, Request
 from common.wire.channels import INFER_STREAM, channel_options, framed_bytes
-from common.wire.messages import answer_from_wire, request_to_wire
+from common.wire.frames import up_bytes
+from common.wire.messages import answer_from_wire
 from protos import tier_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class StreamLink:
             raise Unavailable(f"Upstream {self.address} is down.")
         stage = request.start_stage
         cut = self._bundle.manifest.cuts[stage - 1] if stage else ()
-        message = pb.Up(request=request_to_wire(request, cut)).SerializeToString()
+        message = up_bytes(request, cut)
         pending = self._pending[request.request_id] = _Pending(len(request.rows), deliver)
         self.rows_in_flight += len(request.rows)
         self._send(message)

@@ -19,7 +19,8 @@ from common.serving.stream import with_network
 from common.serving.upstream import Deliver
 from common.types import Request
 from common.wire.channels import DESCRIBE, INFER, channel_options, framed_bytes
-from common.wire.messages import answer_from_wire, request_to_wire
+from common.wire.frames import request_bytes
+from common.wire.messages import answer_from_wire
 from protos import tier_pb2 as pb
 
 PROBE_S = 0.25
@@ -48,7 +49,7 @@ class UnaryLink:
             raise Unavailable(f"Upstream {self.address} is down.")
         stage = request.start_stage
         cut = self._bundle.manifest.cuts[stage - 1] if stage else ()
-        message = request_to_wire(request, cut).SerializeToString()
+        message = request_bytes(request, cut)
         self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
         left = request.deadline.left()
         started = time.monotonic()

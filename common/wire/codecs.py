@@ -19,6 +19,7 @@ from common.errors import Malformed
 from common.manifest import CutTensor
 from common.types import Array
 
+Buffer = bytes | memoryview
 _ZSTD_LEVEL = 1
 _local = threading.local()  # zstandard's objects must not be shared between threads
 
@@ -34,7 +35,7 @@ class Coded:
     compression: str = "none"
     scale: float = 1.0
     offset: float = 0.0
-    data: bytes
+    data: Buffer
 
 
 def encode(array: Array, how: CutTensor) -> Coded:
@@ -44,7 +45,8 @@ def encode(array: Array, how: CutTensor) -> Coded:
         scale, offset, stored = _quantise(array, how)
     else:
         stored = array
-    data = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
+    flat = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).reshape(-1)
+    data: Buffer = flat.view(np.uint8).data  # the array's own memory
     if how.compression == "zstd":
         data = _compressor().compress(data)
     return Coded(
@@ -106,14 +108,16 @@ def _quantise(array: Array, how: CutTensor) -> tuple[float, float, Array]:
         low, high = float(array.min()), float(array.max())
     else:
         low, high = 0.0, 0.0
-    scale = float(np.float32((high - low) / 255.0)) or 1.0
+    scale = float(np.float32((high - low) / 255.0))
+    if scale < np.finfo(np.float32).tiny:  # one value only: any step will do
+        scale = 1.0
     q = (array.astype(np.float32, copy=False) - np.float32(low)) * np.float32(1.0 / scale)
     np.rint(q, out=q)
     np.clip(q, 0.0, 255.0, out=q)
     return scale, float(np.float32(low)), q.astype(np.uint8)
 
 
-def _inflate(coded: Coded, size: int) -> bytes:
+def _inflate(coded: Coded, size: int) -> Buffer:
     if coded.compression == "none":
         return coded.data
     try:

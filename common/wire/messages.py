@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from common.errors import Malformed
 from common.limits import Limits
-from common.manifest import CODECS, COMPRESSIONS, DTYPES, CutTensor
+from common.manifest import CODECS, COMPRESSIONS, DTYPES
 from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
-from common.wire.codecs import Coded, decode, encode
+from common.wire.codecs import Coded, decode
 from protos import tier_pb2 as pb
 
 # The stubs type enum fields more narrowly than what Value returns.
@@ -17,26 +17,28 @@ _DTYPE_TO_WIRE: dict[str, Any] = {name: pb.DType.Value(f"DTYPE_{name.upper()}") 
 _DTYPE_FROM_WIRE = {number: name for name, number in _DTYPE_TO_WIRE.items()}
 _CODEC_TO_WIRE: dict[str, Any] = {name: pb.Codec.Value(f"CODEC_{name.upper()}") for name in CODECS}
 _CODEC_FROM_WIRE = {number: name for name, number in _CODEC_TO_WIRE.items()}
-_COMPRESSION_TO_WIRE: dict[str, Any] = {name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS}
+_COMPRESSION_TO_WIRE: dict[str, Any] = {
+    name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS
+}
 _COMPRESSION_FROM_WIRE = {number: name for name, number in _COMPRESSION_TO_WIRE.items()}
 _PURPOSE_TO_WIRE: dict[Purpose, Any] = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
 _PURPOSE_FROM_WIRE = {number: purpose for purpose, number in _PURPOSE_TO_WIRE.items()}
-_DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded}
+_DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {
+    d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded
+}
 _DEGRADED_FROM_WIRE = {number: reason for reason, number in _DEGRADED_TO_WIRE.items()}
 
 _MAX_RANK = 16
 
 
-def tensor_to_wire(array: Array, how: CutTensor) -> pb.Tensor:
-    """Encode a tensor [B, ...] for the wire."""
-    coded = encode(array, how)
+def tensor_header(coded: Coded) -> pb.Tensor:
+    """A coded tensor's message without its data."""
     message = pb.Tensor(
         name=coded.name,
         dtype=_DTYPE_TO_WIRE[coded.dtype],
         shape=coded.shape,
         codec=_CODEC_TO_WIRE[coded.codec],
         compression=_COMPRESSION_TO_WIRE[coded.compression],
-        data=coded.data,
     )
     if coded.codec != "raw":
         message.scale.append(coded.scale)
@@ -77,9 +79,8 @@ def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
     return decode(coded, max_bytes=max_bytes)
 
 
-def request_to_wire(request: Request, cut: Sequence[CutTensor]) -> pb.InferRequest:
-    """A request as it is forwarded over `cut` (empty: the network's input, which travels raw)."""
-    how = {tensor.name: tensor for tensor in cut}
+def header_to_wire(request: Request) -> pb.InferRequest:
+    """A request's message without its tensors and state."""
     left = request.deadline.left()
     return pb.InferRequest(
         request_id=request.request_id,
@@ -92,10 +93,6 @@ def request_to_wire(request: Request, cut: Sequence[CutTensor]) -> pb.InferReque
         want_probabilities=request.want_probabilities,
         traceparent=request.traceparent,
         row_ids=request.rows.ids,
-        tensors=[
-            tensor_to_wire(array, how.get(name) or CutTensor(name=name)) for name, array in request.rows.tensors.items()
-        ],
-        state=[tensor_to_wire(array, CutTensor(name=name)) for name, array in request.rows.state.items()],
     )
 
 

@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from common.bundle import Bundle
 from common.errors import Unavailable
 from common.types import Degraded
-from common.wire.messages import request_to_wire
+from common.wire.frames import request_bytes
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import Skip, write_skip
@@ -162,7 +162,7 @@ async def test_a_late_answer_is_counted_and_dropped(network: Network) -> None:
 
 
 def wire(network: Bundle, rows: int = 2, /, **changes: object) -> pb.InferRequest:
-    message = request_to_wire(make_request(network, inputs(rows)), ())
+    message = pb.InferRequest.FromString(request_bytes(make_request(network, inputs(rows)), ()))
     for field, value in changes.items():
         setattr(message, field, value)
     return message
@@ -175,7 +175,7 @@ async def test_a_foreign_client_on_the_stream(network: Network) -> None:
     short = wire(bundle, request_id="short")
     short.tensors[0].data = b"123"
     unknown = wire(bundle, request_id="unknown", bundle="sha256:ff")
-    nan = request_to_wire(make_request(bundle, inputs(2) * np.float32("nan")), ())
+    nan = pb.InferRequest.FromString(request_bytes(make_request(bundle, inputs(2) * np.float32("nan")), ()))
     nan.request_id = "nan"
     twice = wire(bundle, request_id="twice")
     twice.row_ids[:] = [5, 5]
@@ -220,7 +220,9 @@ async def test_unary_describe_health_and_reflection(network: Network) -> None:
         stub = tier_pb2_grpc.TierStub(channel)
         reply = await stub.Infer(wire(bundle, 8))
         labels = {a.row_id: a.label for a in reply.answers}
-        assert [labels[r] for r in range(8)] == [label for label, _ in reference.decide(inputs(8), *THRESHOLDS["default"])]
+        assert [labels[r] for r in range(8)] == [
+            label for label, _ in reference.decide(inputs(8), *THRESHOLDS["default"])
+        ]
         assert reply.last
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Infer(wire(bundle, bundle="sha256:ff"))
