@@ -14,8 +14,11 @@ import numpy as np
 from common.errors import Malformed
 from common.manifest import TensorSpec
 from common.serving.admission import Sizes, fits, shown
+from common.serving.exact import exact_cast
 from common.serving.options import described
 from common.types import Array
+
+_EXACT = 2.0**53  # up to here a float64 is exactly the integer that was written
 
 
 class Column:
@@ -100,16 +103,28 @@ class Column:
         """The values as the tensor's dtype, [N]; each is looked at only when the lot is not clean."""
         kinds = set(map(type, flat))
         allowed = {int, float, bool} if self._dtype.kind == "b" else {int, float}
-        if kinds <= allowed and (kinds <= {int} or not self.whole):
-            try:
-                with np.errstate(over="ignore"):
-                    array = np.array(flat, self._dtype)
-                if self.whole or (np.isfinite(array).all() and self._dtype.kind != "b"):
-                    return array
-            except OverflowError:
-                pass
+        if kinds <= allowed and self._dtype.kind != "b":
+            array = self._whole_lot(flat) if self.whole and float in kinds else self._lot(flat)
+            if array is not None:
+                return array
         exact = [self._number(value, shape, where, i) for i, value in enumerate(flat)]
         return np.array(exact, self._dtype)
+
+    def _lot(self, flat: list[object]) -> Array | None:
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(flat, self._dtype)
+        except OverflowError:
+            return None
+        return array if self.whole or np.isfinite(array).all() else None
+
+    def _whole_lot(self, flat: list[object]) -> Array | None:
+        """Whole numbers that are written as fractions, such as 7.0."""
+        wide = np.array(flat, np.float64)
+        if (np.abs(wide) > _EXACT).any():
+            return None
+        array, wrong = exact_cast(wide, self._dtype)
+        return array if wrong is None else None
 
     def _number(self, value: object, shape: tuple[int, ...], where: str, position: int) -> int | float:
         if isinstance(value, bool):

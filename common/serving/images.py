@@ -69,9 +69,9 @@ def media_type_of(data: bytes) -> str | None:
     return next((media for media, magic in _MAGIC.items() if data.startswith(magic)), None)
 
 
-def pixels_of(data: bytes, media_type: str) -> int:
+def pixels_of(data: bytes, media_type: str, what: str) -> int:
     """Pixels of the file as its head says; refuses what has no readable head, like `read_image`."""
-    image = _opened(data, media_type, "The body")
+    image = _opened(data, media_type, what)
     return image.size[0] * image.size[1]
 
 

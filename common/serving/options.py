@@ -12,7 +12,7 @@ import orjson
 from common.errors import Unprocessable
 
 MAX_TIMEOUT_MS = 3_600_000  # an hour
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,201 @@
+"""The REST door as a bare ASGI application: `POST /predict` at once, everything else by a small FastAPI app.
+
+A tensor never passes through a model class: the body is parsed straight into numpy, the answers are dumped
+straight from their dataclasses. The contract with callers stands in the OpenAPI document all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from common.errors import Overloaded, RequestError, TooLarge
+from common.serving.asgi import Receive, Scope, Send, error_body, send_json
+from common.serving.bodies import Bodies, Parsed, check_point
+from common.serving.core import Core
+from common.serving.pages import pages
+from common.serving.replies import answers_body
+from common.serving.request_head import Head, fresh_ids, read_head
+from common.serving.status import http_status
+from common.types import NEVER, Answer, Deadline, Request, Rows
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 0.01  # requests that take longer are withdrawn when their caller leaves
+_INTERNAL = error_body("internal", "The request failed on this tier. The tier goes on.")
+_ONLY_POST = error_body("method_not_allowed", "/predict takes POST only.")
+
+
+class Gone(Exception):
+    """The caller has left; nobody reads an answer."""
+
+
+class RestDoor:
+    """An ASGI application in front of a tier.
+
+    Args:
+        core: the tier.
+
+    Raises:
+        BundleError: when the bundle's image description does not make its input tensor.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._bundle = core.bundle
+        self._bodies = Bodies(core.bundle.manifest, core.limits)
+        self._pages = pages(core, self._bodies.types)
+        self._fresh_id = fresh_ids()
+        self._buffered = 0  # bytes of bodies that are still arriving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        if scope["path"] != "/predict":
+            await self._page(scope, receive, send)
+        elif scope["method"] != "POST":
+            await send_json(send, 405, _ONLY_POST, [(b"allow", b"POST")])
+        else:
+            await self._predict(scope, receive, send)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._pages(scope, receive, send)
+        except Exception:  # a response has been sent by then
+            log.exception("%s %s failed", scope["method"], scope["path"])
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = ""
+        try:
+            head = read_head(scope["headers"])
+            request_id = head.request_id or self._fresh_id()
+            body = await self._body(receive, head.content_length)
+            started = time.monotonic()
+            parsed = await self._parsed(body, head.content_type, scope["query_string"])
+            request = self._request(request_id, head, parsed, started)
+            answers = await self._answers(request, receive)
+            reply = answers_body(request_id, self._bundle.name, answers, self._bundle.manifest.classes)
+        except Gone:
+            return
+        except RequestError as error:
+            self._core.refused(error.code)
+            headers = [(b"x-request-id", request_id.encode())] if request_id else []
+            await send_json(send, http_status(error), error_body(error.code, str(error)), headers)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            self._core.refused("internal")
+            await send_json(send, 500, _INTERNAL, [(b"x-request-id", request_id.encode())])
+        else:
+            await send_json(send, 200, reply)
+
+    async def _body(self, receive: Receive, declared: int) -> bytes:
+        """The whole body, never more than the limit; what is buffered for all callers is bounded too."""
+        limit = self._core.limits.body_bytes
+        if declared > limit:
+            raise _too_long(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunk: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(chunk) > limit:
+                raise _too_long(limit)
+            return chunk
+        chunks = [chunk]
+        length = len(chunk)
+        self._buffered += length
+        try:
+            while message.get("more_body", False):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                length += len(chunk)
+                self._buffered += len(chunk)
+                if length > limit:
+                    raise _too_long(limit)
+                if self._buffered > self._core.limits.buffered_bytes:
+                    raise Overloaded("Too many large bodies are arriving at once: retry later.")
+            return b"".join(chunks)
+        finally:
+            self._buffered -= length
+
+    async def _parsed(self, body: bytes, content_type: str, query: bytes) -> Parsed:
+        bodies = self._bodies
+        if bodies.is_quick(body, bodies.media_type(content_type)):
+            return bodies.read(body, content_type, query)
+        return await asyncio.to_thread(bodies.read, body, content_type, query)
+
+    def _request(self, request_id: str, head: Head, parsed: Parsed, started: float) -> Request:
+        options = parsed.options
+        point = options.operating_point
+        if point is None:
+            point = self._core.operating_point
+        else:
+            check_point(point, self._bundle.manifest)
+        return Request(
+            request_id=request_id,
+            rows=Rows(ids=tuple(range(parsed.rows)), tensors=parsed.tensors),
+            bundle=self._bundle.digest,
+            operating_point=point,
+            deadline=NEVER if options.timeout_ms is None else Deadline(started + options.timeout_ms / 1e3),
+            forward=options.forward,
+            want_probabilities=options.probabilities,
+            traceparent=head.traceparent,
+        )
+
+    async def _answers(self, request: Request, receive: Receive) -> list[Answer]:
+        """One answer per row, in the caller's order."""
+        placed: list[Answer | None] = [None] * len(request.rows)
+
+        def deliver(answers: Sequence[Answer]) -> None:
+            for answer in answers:
+                placed[answer.row] = answer
+
+        watch = _Watch(receive)
+        try:
+            await self._core.answer(request, deliver)
+        except asyncio.CancelledError:
+            if watch.gone:
+                raise Gone from None
+            raise
+        finally:
+            watch.close()
+        answers = [answer for answer in placed if answer is not None]
+        if len(answers) != len(placed):
+            raise RuntimeError(f"{len(placed) - len(answers)} of {len(placed)} rows have no answer")
+        return answers
+
+
+class _Watch:
+    """Cancels the current task when its caller leaves. Costs a timer, and a task only for slow requests."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_S, self._begin)
+
+    def close(self) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _too_long(limit: int) -> TooLarge:
+    return TooLarge(f"The body is longer than {limit} bytes, the most that is accepted.", "body_too_large")
