@@ -12,13 +12,14 @@ DEV := .venv-dev/bin
 RUN_READY := .venv/.ready
 DEV_READY := .venv-dev/.ready
 
-.PHONY: help demo up test lint bundle clean
+.PHONY: help demo up test lint bundle chaos clean
 help:
 	@echo "make demo    three tiers answer real images, then stop"
 	@echo "make up      the same, until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
 	@echo "make lint    the first three of these"
 	@echo "make bundle  train and package RECIPE (default $(RECIPE))"
+	@echo "make chaos   kill and freeze tiers again and again, and print what was lost: nothing"
 	@echo "make clean   remove the environments and what was built"
 
 $(RUN_READY): pyproject.toml
@@ -54,6 +55,9 @@ test: $(DEV_READY)
 
 bundle: $(DEV_READY)
 	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE)
+
+chaos: $(DEV_READY)
+	$(DEV)/pytest -rA --capture=no -m chaos tests/long
 
 clean:
 	rm -rf .venv .venv-dev build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
