@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from common.errors import Overloaded, RequestError, TooLarge
 from common.serving.asgi import Receive, Scope, Send, error_body, send_json
 from common.serving.bodies import Bodies, Parsed, check_point
+from common.serving.callers import Callers
 from common.serving.core import Core
 from common.serving.pages import pages
 from common.serving.replies import answers_body
@@ -23,7 +24,6 @@ from common.types import NEVER, Answer, Deadline, Request, Rows
 
 log = logging.getLogger(__name__)
 
-_WATCH_S = 0.01  # requests that take longer are withdrawn when their caller leaves
 _INTERNAL = error_body("internal", "The request failed on this tier. The tier goes on.")
 _ONLY_POST = error_body("method_not_allowed", "/predict takes POST only.")
 
@@ -48,6 +48,7 @@ class RestDoor:
         self._bodies = Bodies(core.bundle.manifest, core.limits)
         self._pages = pages(core, self._bodies.types)
         self._fresh_id = fresh_ids()
+        self._callers = Callers()
         self._buffered = 0  # bytes of bodies that are still arriving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,45 +157,19 @@ class RestDoor:
             for answer in answers:
                 placed[answer.row] = answer
 
-        watch = _Watch(receive)
+        caller = self._callers.enter(receive)
         try:
             await self._core.answer(request, deliver)
         except asyncio.CancelledError:
-            if watch.gone:
+            if caller.gone:
                 raise Gone from None
             raise
         finally:
-            watch.close()
+            self._callers.leave(caller)
         answers = [answer for answer in placed if answer is not None]
         if len(answers) != len(placed):
             raise RuntimeError(f"{len(placed) - len(answers)} of {len(placed)} rows have no answer")
         return answers
-
-
-class _Watch:
-    """Cancels the current task when its caller leaves. Costs a timer, and a task only for slow requests."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.gone = False
-        self._receive = receive
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_S, self._begin)
-
-    def close(self) -> None:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 def _too_long(limit: int) -> TooLarge:
