@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from typing import Any
 
@@ -48,27 +47,65 @@ class Checker:
                 *(self.send(client, chosen[at : at + per_request]) for at in range(0, rows, per_request))
             )
 
+    async def stream(self, stop: asyncio.Event, callers: int = 50, per_request: int = 4) -> int:
+        """Callers that ask again and again, 200 rows in flight at any time; returns the rows sent."""
+        sent = 0
 
-async def kill_edge_in_flight(checker: Checker, freeze: bool) -> float:
-    """kill -9 of the edge with rows in flight; returns the seconds from its readiness to forwarding again.
+        async def ask(client: httpx.AsyncClient, caller: int) -> None:
+            nonlocal sent
+            rows = [(caller * per_request + i) % 512 for i in range(per_request)]
+            while not stop.is_set():
+                await self.send(client, rows)
+                sent += per_request
 
-    Frozen first, the edge has every row in flight when it dies; else it dies amid a stream of requests.
+        async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=100)) as client:
+            await asyncio.gather(*(ask(client, caller) for caller in range(callers)))
+        return sent
+
+
+async def kill_frozen_edge(checker: Checker) -> float:
+    """kill -9 of an edge that was frozen until every row was in flight to it.
+
+    Returns the seconds from the new edge's readiness to forwarding again.
     """
     system = checker.system
-    before = system.metric("device", "offramp_forwarded_bytes_total")
-    if freeze:
-        system.freeze("edge")
-    flight = asyncio.create_task(checker.flight())
     loop = asyncio.get_running_loop()
-    if freeze:
-        least = 24 * ROWS_IN_FLIGHT  # the activations alone are larger
-        while (
-            await loop.run_in_executor(None, system.metric, "device", "offramp_forwarded_bytes_total") < before + least
-        ):
-            await asyncio.sleep(0.01)
-    else:
-        await asyncio.sleep(random.Random(0).uniform(0.005, 0.05))
+    before = system.metric("device", "offramp_forwarded_bytes_total")
+    system.freeze("edge")
+    flight = asyncio.create_task(checker.flight())
+    least = 24 * ROWS_IN_FLIGHT  # the activations alone are larger
+    while await loop.run_in_executor(None, system.metric, "device", "offramp_forwarded_bytes_total") < before + least:
+        await asyncio.sleep(0.01)
     await loop.run_in_executor(None, system.kill, "edge")
     await flight
+    return await restart_edge(system)
+
+
+async def kill_busy_edge(checker: Checker, after_s: float) -> float:
+    """kill -9 of an edge amid a stream of requests that goes on through the fault and the return.
+
+    Returns the seconds from the new edge's readiness to forwarding again.
+    """
+    system = checker.system
+    stop = asyncio.Event()
+    stream = asyncio.create_task(checker.stream(stop))
+    before = sum(checker.outcomes.values())
+    while sum(checker.outcomes.values()) == before:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(after_s)
+    await asyncio.get_running_loop().run_in_executor(None, system.kill, "edge")
+    seconds = await restart_edge(system)
+    await asyncio.sleep(0.1)
+    stop.set()
+    sent = await stream
+    assert sum(checker.outcomes.values()) == before + sent
+    return seconds
+
+
+async def restart_edge(system: System) -> float:
+    """Start the edge again and wait until both hops stand."""
+    loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, system.start, "edge")
-    return await loop.run_in_executor(None, wait_for, lambda: system.upstream_up("device"), "forwarding again")
+    seconds = await loop.run_in_executor(None, wait_for, lambda: system.upstream_up("device"), "forwarding again")
+    await loop.run_in_executor(None, wait_for, lambda: system.upstream_up("edge"), "the cloud behind the new edge")
+    return seconds
