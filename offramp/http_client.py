@@ -108,7 +108,7 @@ class HttpClient:
             port = parts.port
         except ValueError:
             port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        if not url.isascii() or parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
             raise ConfigError(f"--url is {url!r}. It must be such as http://127.0.0.1:8000.")
         self._host = parts.hostname
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None

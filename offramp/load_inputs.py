@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
 from offramp.bodies import TYPES, Body, read_body
@@ -28,16 +28,12 @@ class LoadInput:
     label: int | None
 
 
-def load_inputs(
-    directory: Path, kind: str, *, operating_point: str | None = None, timeout_ms: float | None = None
-) -> list[LoadInput]:
+def load_inputs(directory: Path, kind: str) -> list[LoadInput]:
     """Every image or .npy file of a directory as a body of the wanted kind, in the order of their names.
 
     Args:
         directory: where the files are; a name `<index>-<label>.png` gives the right answer.
         kind: "json" or "npy" sends raw values [channels, height, width]; "png" sends image files as they are.
-        operating_point: asked for in JSON bodies; None leaves it to the tier.
-        timeout_ms: asked for in JSON bodies; None leaves it out.
 
     Raises:
         ConfigError: when there is no usable file.
@@ -46,14 +42,7 @@ def load_inputs(
     files = sorted(path for path in _listed(directory) if path.suffix.lower() in suffixes)
     if not files:
         raise ConfigError(f"{directory} holds no file that ends in {', '.join(suffixes)}.")
-    extras: dict[str, Any] = {}
-    if operating_point is not None:
-        extras["operating_point"] = operating_point
-    if timeout_ms is not None:
-        extras["timeout_ms"] = timeout_ms
-    if extras and kind != "json":
-        raise ConfigError(f"--body {kind} has no place for {' and '.join(extras)}: use --body json.")
-    return [LoadInput(body=_body(path, kind, extras), label=_label(path)) for path in files]
+    return [LoadInput(body=_body(path, kind), label=_label(path)) for path in files]
 
 
 def _listed(directory: Path) -> list[Path]:
@@ -68,12 +57,12 @@ def _label(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _body(path: Path, kind: str, extras: dict[str, Any]) -> Body:
+def _body(path: Path, kind: str) -> Body:
     if kind == "png":
         return read_body(path)
     values = _values(path)
     if kind == "json":
-        document = {"inputs": [values.tolist()], **extras}
+        document = {"inputs": [values.tolist()]}
         return Body(content_type=TYPES[".json"], data=json.dumps(document, separators=(",", ":")).encode())
     import numpy as np
 

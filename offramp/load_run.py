@@ -28,6 +28,7 @@ class Plan:
     """What to send, how often, for how long."""
 
     url: str
+    query: str = ""  # options of every request, such as "?operating_point=full"
     rate: float  # requests per second, on average
     seconds: float
     seed: int = 0
@@ -74,7 +75,7 @@ async def run_load(plan: Plan, inputs: Sequence[LoadInput]) -> Outcome:
     Raises:
         OfframpError: when not even a first request, which is not counted, gets a reply.
     """
-    client = HttpClient(plan.url, "/predict")
+    client = HttpClient(plan.url, "/predict" + plan.query)
     try:
         await _first(client, plan, inputs[0])
         return await _run(client, plan, inputs)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from common.errors import ConfigError, OfframpError
-from offramp.commands.options import DEFAULT_URL, Json, Url, Version
+from offramp.commands.options import DEFAULT_URL, Json, OperatingPoint, TimeoutMs, Url, Version, query_of
 
 
 def load(
@@ -19,8 +19,8 @@ def load(
         Path, typer.Option(metavar="DIR", help="Images or .npy files; <index>-<label>.png gives the right answer.")
     ] = Path("examples/mnist"),
     body: Annotated[str, typer.Option(metavar="json|png|npy", help="How an input is sent.")] = "json",
-    operating_point: Annotated[str | None, typer.Option(metavar="NAME", help="Ask for this operating point.")] = None,
-    timeout_ms: Annotated[float | None, typer.Option(min=0.001, help="Ask for an answer within this time.")] = None,
+    operating_point: OperatingPoint = None,
+    timeout_ms: TimeoutMs = None,
     max_in_flight: Annotated[int, typer.Option(min=1, help="Beyond it a request is not sent, and counted.")] = 256,
     give_up: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Longest wait for one reply.")] = 10.0,
     seed: Annotated[int, typer.Option(help="Of arrival times and the choice of inputs.")] = 0,
@@ -39,8 +39,16 @@ def load(
 
     if body not in KINDS:
         raise ConfigError(f"--body is {body!r}. It must be one of {', '.join(KINDS)}.")
-    given = load_inputs(inputs, body, operating_point=operating_point, timeout_ms=timeout_ms)
-    plan = Plan(url=url, rate=rate, seconds=seconds, seed=seed, max_in_flight=max_in_flight, give_up_s=give_up)
+    given = load_inputs(inputs, body)
+    plan = Plan(
+        url=url,
+        query=query_of(operating_point, timeout_ms),
+        rate=rate,
+        seconds=seconds,
+        seed=seed,
+        max_in_flight=max_in_flight,
+        give_up_s=give_up,
+    )
     document = report(plan, uvloop.run(run_load(plan, given)))
     if json:
         from json import dumps

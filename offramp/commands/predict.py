@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from common.errors import ConfigError, OfframpError
-from offramp.commands.options import DEFAULT_URL, Json, Url, Version
+from offramp.commands.options import DEFAULT_URL, Json, OperatingPoint, TimeoutMs, Url, Version, query_of
 
 if TYPE_CHECKING:
     import httpx
@@ -20,6 +20,8 @@ Result = dict[str, Any]  # one answer, with the file it belongs to and the time 
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Images (.png, .jpg), .npy or .json.")],
     url: Url = DEFAULT_URL,
+    operating_point: OperatingPoint = None,
+    timeout_ms: TimeoutMs = None,
     timeout: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Longest wait for an answer.")] = 30.0,
     json: Json = False,
     version: Version = False,
@@ -33,12 +35,13 @@ def predict(
     from offramp.bodies import read_body
 
     bodies = [(path, read_body(path)) for path in files]
+    query = query_of(operating_point, timeout_ms)
     results: list[Result] = []
     try:
         with httpx.Client(base_url=url, timeout=timeout, trust_env=False) as client:
             for path, body in bodies:
                 start = time.perf_counter()
-                reply = client.post("/predict", content=body.data, headers={"Content-Type": body.content_type})
+                reply = client.post("/predict" + query, content=body.data, headers={"Content-Type": body.content_type})
                 elapsed_ms = (time.perf_counter() - start) * 1e3
                 results += _answers(path, reply, elapsed_ms)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

@@ -90,7 +90,7 @@ async def test_a_request_that_is_given_up_takes_its_connection_along() -> None:
         client.close()
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://h", "http://", "http://h:x", "http://h:99999"])
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://h/é"])
 def test_a_wrong_url(url: str) -> None:
     with pytest.raises(ConfigError, match="--url is"):
         HttpClient(url, "/")

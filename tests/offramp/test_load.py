@@ -31,9 +31,9 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_json_bodies_hold_raw_pixels(images: Path) -> None:
-    first, second = load_inputs(images, "json", operating_point="full", timeout_ms=50)
+    first, second = load_inputs(images, "json")
     pixels = np.arange(12).reshape(1, 3, 4).tolist()
-    assert json.loads(first.body.data) == {"inputs": [pixels], "operating_point": "full", "timeout_ms": 50}
+    assert json.loads(first.body.data) == {"inputs": [pixels]}
     assert (first.label, second.label) == (7, 3)
     assert first.body.content_type == "application/json"
 
@@ -62,8 +62,6 @@ def test_inputs_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("no image")
     with pytest.raises(ConfigError, match=r"x\.png cannot be read"):
         load_inputs(tmp_path, "json")
-    with pytest.raises(ConfigError, match="has no place for timeout_ms"):
-        load_inputs(tmp_path, "png", timeout_ms=5)
 
 
 def test_arrivals_are_random_and_repeatable() -> None:
@@ -128,7 +126,8 @@ def test_the_command_reports_what_the_door_said(images: Path, capsys: pytest.Cap
         assert set(document["tiers"]) == {"cloud", "device"} and set(document["exits"]) == {"0", "2"}
         assert document["accuracy"] == pytest.approx(document["tiers"]["device"] / document["completed"], abs=1e-6)
         assert document["errors"] == document["degraded"] == {}
-        assert main(arguments) == 0
+        assert main([*arguments, "--operating-point", "full", "--timeout-ms", "50"]) == 0
+        assert door.asked[-1].path == "/predict?operating_point=full&timeout_ms=50.0"
     out = capsys.readouterr().out
     assert "answered by cloud" in out and "forwarded" in out
 

@@ -28,6 +28,12 @@ def test_a_table_says_who_answered(image: Path, capsys: pytest.CaptureFixture[st
     assert door.asked[0].body == b"png bytes"
 
 
+def test_options_are_asked_for_in_the_query(image: Path) -> None:
+    with fake_door() as door:
+        assert main(["predict", str(image), "--url", door.url, "--operating-point", "full", "--timeout-ms", "5"]) == 0
+    assert door.asked[0].path == "/predict?operating_point=full&timeout_ms=5.0"
+
+
 def test_json_is_stable(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     batch = tmp_path / "batch.npy"
     batch.write_bytes(b"npy")
