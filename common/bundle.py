@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import BundleError
-from common.manifest import Manifest, parse_manifest
+from common.manifest import Manifest
+from common.manifest_reader import parse_manifest
 from common.onnx_scan import refuse_external_data
 
 MANIFEST = "manifest.json"

@@ -1,0 +1,87 @@
+"""What must hold between the parts of a manifest: tensors, stages, cuts, exits and operating points."""
+
+from __future__ import annotations
+
+import math
+
+from common.criteria import CRITERIA
+from common.errors import BundleError
+from common.manifest import RESERVED_POINTS, Manifest
+
+
+def check_graph(m: Manifest) -> None:
+    """Every tensor is declared, written before it is read, and alive at the cuts that it crosses."""
+    if not m.inputs:
+        raise BundleError("manifest.json: input.tensors must name at least one tensor.")
+    if not m.classes:
+        raise BundleError("manifest.json: classes must name at least one class.")
+    if not m.stages:
+        raise BundleError("manifest.json: stages must hold at least one stage.")
+    if len(m.cuts) != len(m.stages) - 1:
+        raise BundleError(
+            f"manifest.json: cuts has {len(m.cuts)} entries. {len(m.stages)} stages need {len(m.stages) - 1}."
+        )
+    if m.image is not None and m.image.tensor not in m.inputs:
+        raise BundleError(f"manifest.json: input.image.tensor {m.image.tensor!r} is not an input tensor.")
+    used = {*m.inputs}.union(*({*s.reads, *s.writes} for s in m.stages))
+    for tensor in sorted(used - set(m.tensors)):
+        raise BundleError(f"manifest.json: tensor {tensor!r} is used but not described under tensors.")
+    for number, stage in enumerate(m.stages):
+        live = set(m.live(number))
+        for tensor in stage.reads:
+            if tensor not in live:
+                raise BundleError(
+                    f"manifest.json: stages[{number}] reads {tensor!r}, which does not cross the cut before it."
+                )
+        if number < len(m.cuts):
+            for crossing in m.cuts[number]:
+                if crossing.name not in live | set(stage.writes):
+                    raise BundleError(
+                        f"manifest.json: cuts[{number}] carries {crossing.name!r}, which nobody has written."
+                    )
+                if crossing.codec != "raw" and not m.tensors[crossing.name].dtype.startswith("float"):
+                    raise BundleError(
+                        f"manifest.json: cuts[{number}] codes {crossing.name!r} with {crossing.codec}. "
+                        "Only float activations may be coded."
+                    )
+
+
+def check_exits(m: Manifest) -> None:
+    """Exits are numbered in order, lie where the stages say, and the last stage has one."""
+    numbered = [(stage.exit, k) for k, stage in enumerate(m.stages) if stage.exit is not None]
+    if [e for e, _ in numbered] != list(range(len(m.exits))) or not m.exits:
+        raise BundleError(
+            "manifest.json: the stages' exits must be numbered 0, 1, ... in order, one per entry of exits."
+        )
+    if numbered[-1][1] != len(m.stages) - 1:
+        raise BundleError("manifest.json: the last stage must have an exit.")
+    for (number, stage), leave in zip(numbered, m.exits, strict=True):
+        if leave.stage != stage:
+            raise BundleError(f"manifest.json: exits[{number}].stage is {leave.stage}. The exit lies at stage {stage}.")
+        if leave.logits not in m.stages[stage].writes:
+            raise BundleError(
+                f"manifest.json: exits[{number}].logits {leave.logits!r} is not written by stage {stage}."
+            )
+        if m.tensors[leave.logits].shape != (len(m.classes),):
+            raise BundleError(
+                f"manifest.json: tensor {leave.logits!r} has row shape {list(m.tensors[leave.logits].shape)}. "
+                f"An exit's logits must have one number per class, [{len(m.classes)}]."
+            )
+
+
+def check_points(m: Manifest) -> None:
+    """The reserved operating points are there, and every point has a threshold that fits each exit."""
+    for name in RESERVED_POINTS:
+        if name not in m.operating_points:
+            raise BundleError(f"manifest.json: operating point {name!r} is missing.")
+    for name, point in m.operating_points.items():
+        where = f"operating_points.{name}.thresholds"
+        if len(point.thresholds) != len(m.exits):
+            raise BundleError(f"manifest.json: {where} has {len(point.thresholds)} entries for {len(m.exits)} exits.")
+        if point.thresholds[-1] != CRITERIA[point.criterion].accept_all:
+            raise BundleError(
+                f"manifest.json: {where} must end with {CRITERIA[point.criterion].accept_all}: "
+                "the last exit accepts every row."
+            )
+    if not all(math.isnan(t) for t in m.operating_points["full"].thresholds[:-1]):
+        raise BundleError("manifest.json: operating point 'full' must have null for every exit but the last.")
