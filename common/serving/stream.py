@@ -20,7 +20,7 @@ from common.limits import Limits
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
 from common.serving.upstream import Deliver
-from common.types import Answer, Hop, Request
+from common.types import Request
 from common.wire.channels import INFER_STREAM, channel_options, framed_bytes
 from common.wire.frames import up_bytes
 from common.wire.messages import answer_from_wire
@@ -204,25 +204,7 @@ class StreamLink:
             self._metrics.late.inc(len(reply.answers))
             return
         network_ms = max((time.monotonic() - pending.sent) * 1e3 - reply.elapsed_us / 1e3, 0.0)
-        answers = [with_network(answer_from_wire(answer), network_ms) for answer in reply.answers]
+        answers = [answer_from_wire(answer).over(network_ms) for answer in reply.answers]
         pending.deliver(answers)
         if reply.last and not pending.done.done():
             pending.done.set_result(None)
-
-
-def with_network(answer: Answer, network_ms: float) -> Answer:
-    """The answer with the time on the way to upstream and back in its first hop."""
-    if not answer.hops:
-        return answer
-    first = answer.hops[0]
-    hop = Hop(tier=first.tier, queue_ms=first.queue_ms, compute_ms=first.compute_ms, network_ms=network_ms)
-    return Answer(
-        row=answer.row,
-        label=answer.label,
-        confidence=answer.confidence,
-        exit=answer.exit,
-        tier=answer.tier,
-        degraded=answer.degraded,
-        hops=(hop, *answer.hops[1:]),
-        probabilities=answer.probabilities,
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,10 +28,11 @@ from common.limits import Limits
 from common.runtimes import StageRunner
 from common.serving.batcher import Batcher
 from common.serving.chunk import Chunk, Outcome
+from common.serving.forwarder import Forwarder
 from common.serving.job import Job
 from common.serving.metrics import Metrics
 from common.serving.upstream import Deliver, Upstream, degraded_reason
-from common.types import RESERVE_S, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
+from common.types import Answer, Array, Degraded, Purpose, Request, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +74,23 @@ class Tier:
         self.metrics = metrics
         self.ready = False
         self.in_flight = 0  # requests
-        self._upstream = upstream
-        self._upstream_timeout_s = upstream_timeout_s
         self._manifest = bundle.manifest
         self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
-        self._forwarded_rows = 0
-        self._forwarded_ids: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.batcher = Batcher(
             runners,
             batch_rows=self.limits.batch_rows,
             finish=self._finish,
             expire=self._expire,
             metrics=metrics,
+        )
+        self.forwarder = Forwarder(
+            tier=name,
+            upstream=upstream,
+            timeout_s=upstream_timeout_s,
+            operating_point=operating_point,
+            max_rows=self.limits.queue_rows,
+            received=self._received,
+            give_up=self._give_up,
         )
 
     async def answer(self, request: Request, deliver: Deliver) -> None:
@@ -120,9 +125,7 @@ class Tier:
 
     async def close(self) -> None:
         """Stop what is still under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.forwarder.close()
         self.batcher.close()
 
     # ------------------------------------------------------------------ the way in
@@ -185,11 +188,12 @@ class Tier:
     def _advance(self, stage: int, chunk: Chunk) -> None:
         if stage < self.stop:
             self.batcher.submit(stage, chunk)
+        elif chunk.job.request.forward:
+            self.forwarder.submit(stage, chunk)
+        elif chunk.best is not None:
+            self._answer(chunk)
         else:
-            task = asyncio.get_running_loop().create_task(self._forward(stage, chunk))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            chunk.job.forwarding = task
+            chunk.job.fail(len(chunk), Unavailable("No exit lies on this tier, and the rows may not be forwarded."))
 
     # ------------------------------------------------------------------ after a run
 
@@ -271,93 +275,11 @@ class Tier:
         else:
             self._answer(chunk, degraded_reason(error))
 
-    # ------------------------------------------------------------------ the way up
-
-    async def _forward(self, stage: int, chunk: Chunk) -> None:
-        job = chunk.job
-        if self._upstream is None or not job.request.forward:
-            if chunk.best is not None:
-                self._answer(chunk)
-            else:
-                job.fail(len(chunk), Unavailable("No exit lies on this tier, and the rows may not be forwarded."))
-            return
-        waiting = dict(zip(chunk.ids, range(len(chunk)), strict=True))
-
-        def deliver(answers: Sequence[Answer]) -> None:
-            self._received(chunk, waiting, answers)
-
-        try:
-            await self._ask(stage, chunk, deliver)
-            error: RequestError | None = None
-        except RequestError as caught:
-            error = caught
-        if waiting:
-            left = chunk.take(np.fromiter(waiting.values(), np.intp))
-            self._give_up(left, error or Unavailable("Upstream left rows without an answer."))
-
-    async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
-        assert self._upstream is not None
-        job = chunk.job
-        if self._forwarded_rows + len(chunk) > self.limits.queue_rows:
-            raise Overloaded(f"{self._forwarded_rows} rows wait for upstream already.")
-        left = min(job.request.deadline.left(), self._upstream_timeout_s) - RESERVE_S
-        if left <= 0 or self._upstream.in_vain(left):
-            raise DeadlineExceeded("Too little time is left to ask upstream.")
-        request = Request(
-            request_id=self._unique(job.request.request_id),
-            rows=Rows(ids=chunk.ids, tensors=chunk.tensors, state=chunk.state),
-            bundle=job.request.bundle,
-            operating_point=job.request.operating_point or self.operating_point,
-            start_stage=stage,
-            thresholds=job.request.thresholds,
-            deadline=Deadline.after(left),
-            want_probabilities=job.request.want_probabilities,
-            purpose=job.request.purpose,
-            traceparent=job.request.traceparent,
-        )
-        self._forwarded_rows += len(chunk)
-        self._forwarded_ids.add(request.request_id)
-        try:
-            async with asyncio.timeout(left):
-                await self._upstream.forward(request, deliver)
-        except TimeoutError:
-            raise DeadlineExceeded("Upstream did not answer in time.") from None
-        finally:
-            self._forwarded_rows -= len(chunk)
-            self._forwarded_ids.discard(request.request_id)
-
-    def _unique(self, request_id: str) -> str:
-        """The caller's id, changed only where another caller's request with the same id is under way."""
-        unique, twins = request_id, 0
-        while unique in self._forwarded_ids:
-            twins += 1
-            unique = f"{request_id}#{twins}"
-        return unique
-
-    def _received(self, chunk: Chunk, waiting: dict[int, int], answers: Sequence[Answer]) -> None:
-        """Pass upstream's answers on, with this tier's own hop in front; a second answer for a row is dropped."""
-        job = chunk.job
-        if job.abandoned:
-            return
-        own = Hop(tier=self.name, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
-        fresh = [
-            Answer(
-                row=answer.row,
-                label=answer.label,
-                confidence=answer.confidence,
-                exit=answer.exit,
-                tier=answer.tier,
-                degraded=answer.degraded,
-                hops=(own, *answer.hops),
-                probabilities=answer.probabilities,
-            )
-            for answer in answers
-            if waiting.pop(answer.row, None) is not None
-        ]
-        if job.request.purpose is Purpose.ANSWER:
-            for answer in fresh:
+    def _received(self, chunk: Chunk, answers: list[Answer]) -> None:
+        """Upstream's answers go to the caller."""
+        if chunk.job.request.purpose is Purpose.ANSWER:
+            for answer in answers:
                 self.metrics.answered(answer.tier, answer.exit, answer.degraded, 1)
         else:
-            self.metrics.audit.inc(len(fresh))
-        if fresh:
-            job.deliver_some(fresh)
+            self.metrics.audit.inc(len(answers))
+        chunk.job.deliver_some(answers)

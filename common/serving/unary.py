@@ -15,7 +15,6 @@ from common.errors import Unavailable
 from common.limits import Limits
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_grpc
-from common.serving.stream import with_network
 from common.serving.upstream import Deliver
 from common.types import Request
 from common.wire.channels import DESCRIBE, INFER, channel_options, framed_bytes
@@ -65,7 +64,7 @@ class UnaryLink:
         seconds = time.monotonic() - started
         self._metrics.upstream_took(self.address, seconds)
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
-        deliver([with_network(answer_from_wire(answer), network_ms) for answer in reply.answers])
+        deliver([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
 
     async def close(self) -> None:
         """Close the channel."""

@@ -51,7 +51,7 @@ async def calling(
     tier = make_tier(bundle, start, stop, name=name, timeout_s=timeout_s)
     kind: Callable[..., Link] = UnaryLink if unary else StreamLink
     pool = Pool(upstream, lambda at: kind(at, bundle=bundle, limits=tier.limits, metrics=tier.metrics))
-    tier._upstream = pool
+    tier.forwarder.upstream = pool
     await pool.start()
     try:
         yield tier, pool

@@ -303,7 +303,7 @@ async def test_a_caller_that_leaves_withdraws_its_rows(network: tuple[Bundle, Sk
 
     tier = make_tier(bundle, 0, 1, upstream=Scripted(until_cancelled))
     task = asyncio.create_task(ask(tier, make_request(bundle, inputs(4), point="full")))
-    while not tier._upstream.seen:  # type: ignore[union-attr]
+    while not tier.forwarder.upstream.seen:  # type: ignore[union-attr]
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

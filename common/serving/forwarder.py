@@ -1,0 +1,129 @@
+"""The way up: rows that a tier could not decide are forwarded, and none of them is lost.
+
+Whatever upstream does (answer, answer in part, refuse, break, keep silent), every row ends with upstream's
+answer or with the deepest exit computed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
+from common.serving.chunk import Chunk
+from common.serving.upstream import Deliver, Upstream
+from common.types import RESERVE_S, Answer, Deadline, Hop, Request, Rows
+
+Received = Callable[[Chunk, list[Answer]], None]
+GiveUp = Callable[[Chunk, RequestError], None]
+
+
+class Forwarder:
+    """Asks upstream on behalf of one tier.
+
+    Args:
+        tier: the tier's name, for its hop in the answers.
+        upstream: who answers; None on the last tier.
+        timeout_s: the longest wait for it.
+        operating_point: what a request gets that names none.
+        max_rows: rows that may wait for upstream at a time.
+        received: called with upstream's answers for rows of a chunk.
+        give_up: called with the rows that got none, and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        tier: str,
+        upstream: Upstream | None,
+        timeout_s: float,
+        operating_point: str,
+        max_rows: int,
+        received: Received,
+        give_up: GiveUp,
+    ) -> None:
+        self.upstream = upstream
+        self._tier = tier
+        self._timeout_s = timeout_s
+        self._operating_point = operating_point
+        self._max_rows = max_rows
+        self._received = received
+        self._give_up = give_up
+        self._rows = 0  # waiting for upstream
+        self._ids: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, stage: int, chunk: Chunk) -> None:
+        """Forward a chunk whose next stage is `stage`."""
+        task = asyncio.get_running_loop().create_task(self._forward(stage, chunk))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        chunk.job.forwarding = task
+
+    async def close(self) -> None:
+        """Stop what is still under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _forward(self, stage: int, chunk: Chunk) -> None:
+        waiting = dict(zip(chunk.ids, range(len(chunk)), strict=True))
+
+        def deliver(answers: Sequence[Answer]) -> None:
+            """Pass answers on with this tier's hop in front; a second answer for a row is dropped."""
+            if chunk.job.abandoned:
+                return
+            own = Hop(tier=self._tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
+            fresh = [a.behind(own) for a in answers if waiting.pop(a.row, None) is not None]
+            if fresh:
+                self._received(chunk, fresh)
+
+        try:
+            await self._ask(stage, chunk, deliver)
+            error: RequestError = Unavailable("Upstream left rows without an answer.")
+        except RequestError as caught:
+            error = caught
+        if waiting:
+            self._give_up(chunk.take(np.fromiter(waiting.values(), np.intp)), error)
+
+    async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
+        if self.upstream is None:
+            raise Unavailable("No exit lies on this tier, and it has no upstream.")
+        if self._rows + len(chunk) > self._max_rows:
+            raise Overloaded(f"{self._rows} rows wait for upstream already.")
+        asked = chunk.job.request
+        left = min(asked.deadline.left(), self._timeout_s) - RESERVE_S
+        if left <= 0 or self.upstream.in_vain(left):
+            raise DeadlineExceeded("Too little time is left to ask upstream.")
+        request = Request(
+            request_id=self._unique(asked.request_id),
+            rows=Rows(ids=chunk.ids, tensors=chunk.tensors, state=chunk.state),
+            bundle=asked.bundle,
+            operating_point=asked.operating_point or self._operating_point,
+            start_stage=stage,
+            thresholds=asked.thresholds,
+            deadline=Deadline.after(left),
+            want_probabilities=asked.want_probabilities,
+            purpose=asked.purpose,
+            traceparent=asked.traceparent,
+        )
+        self._rows += len(chunk)
+        self._ids.add(request.request_id)
+        try:
+            async with asyncio.timeout(left):
+                await self.upstream.forward(request, deliver)
+        except TimeoutError:
+            raise DeadlineExceeded("Upstream did not answer in time.") from None
+        finally:
+            self._rows -= len(chunk)
+            self._ids.discard(request.request_id)
+
+    def _unique(self, request_id: str) -> str:
+        """The caller's id, changed only where another caller's request with the same id is under way."""
+        unique, twins = request_id, 0
+        while unique in self._ids:
+            twins += 1
+            unique = f"{request_id}#{twins}"
+        return unique
