@@ -18,7 +18,7 @@ from common.serving.exact import exact_cast
 from common.serving.options import described
 from common.types import Array
 
-_EXACT = 2.0**53  # up to here a float64 is exactly the integer that was written
+_EXACT = 2.0**53  # below it a float64 is exactly the integer that was written
 
 
 class Column:
@@ -121,7 +121,7 @@ class Column:
     def _whole_lot(self, flat: list[object]) -> Array | None:
         """Whole numbers that are written as fractions, such as 7.0."""
         wide = np.array(flat, np.float64)
-        if (np.abs(wide) > _EXACT).any():
+        if (np.abs(wide) >= _EXACT).any():
             return None
         array, wrong = exact_cast(wide, self._dtype)
         return array if wrong is None else None
