@@ -55,7 +55,7 @@ class Batcher:
 
     Args:
         runners: stage -> loaded stage.
-        batch_rows: most rows in one run.
+        run_rows: most rows in one run.
         finish: called with the result of each run.
         expire: called with a chunk whose deadline passed while it waited.
         metrics: where runs are recorded.
@@ -65,13 +65,13 @@ class Batcher:
         self,
         runners: Mapping[int, StageRunner],
         *,
-        batch_rows: int,
+        run_rows: int,
         finish: Finish,
         expire: Expire,
         metrics: Metrics,
     ) -> None:
         self._runners = runners
-        self._batch_rows = batch_rows
+        self._run_rows = run_rows
         self._finish = finish
         self._expire = expire
         self._metrics = metrics
@@ -181,11 +181,11 @@ class Batcher:
             elif chunk.job.request.deadline.at <= now:
                 self.rows -= len(chunk)
                 self._expire(chunk)
-            elif not taken or (chunk.key == taken[0].key and rows + len(chunk) <= self._batch_rows):
+            elif not taken or (chunk.key == taken[0].key and rows + len(chunk) <= self._run_rows):
                 taken.append(chunk)
                 rows += len(chunk)
                 self.rows -= len(chunk)
-                if rows >= self._batch_rows:
+                if rows >= self._run_rows:
                     break
             else:
                 kept.append(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,3 +60,18 @@ class Chunk:
             compute_s=self.compute_s,
             key=self.key,
         )
+
+    def parts(self, rows: int) -> Iterator[Chunk]:
+        """The chunk in pieces of at most so many rows; itself when it is small enough."""
+        if len(self) <= rows:
+            yield self
+            return
+        for at in range(0, len(self), rows):
+            part = slice(at, at + rows)
+            yield Chunk(
+                job=self.job,
+                ids=self.ids[part],
+                tensors={name: tensor[part] for name, tensor in self.tensors.items()},
+                state={name: tensor[part] for name, tensor in self.state.items()},
+                key=self.key,
+            )

@@ -60,7 +60,8 @@ class Forwarder:
         task = asyncio.get_running_loop().create_task(self._forward(stage, chunk))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        chunk.job.forwarding = task
+        chunk.job.forwarding.add(task)
+        task.add_done_callback(chunk.job.forwarding.discard)
 
     async def close(self) -> None:
         """Stop what is still under way."""

@@ -26,6 +26,8 @@ from protos import tier_pb2_grpc
 
 log = logging.getLogger(__name__)
 
+UNREAD_S = 0.01  # between looks at a caller that sends without reading its replies
+
 
 class GrpcDoor:
     """A gRPC server in front of a tier.
@@ -151,6 +153,8 @@ class _Stream:
         """Take messages until the caller closes its side, then wait for what is in flight."""
         try:
             async for up in requests:
+                while self.out.qsize() >= self._limits.stream_requests:
+                    await asyncio.sleep(UNREAD_S)
                 kind = up.WhichOneof("message")
                 if kind == "request":
                     self._begin(up.request)

@@ -50,7 +50,7 @@ class Job:
         self.received = time.monotonic()
         self.remaining = len(request.rows)
         self.error: RequestError | None = None
-        self.forwarding: asyncio.Task[None] | None = None
+        self.forwarding: set[asyncio.Task[None]] = set()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property

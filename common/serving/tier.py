@@ -78,7 +78,7 @@ class Tier:
         self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
         self.batcher = Batcher(
             runners,
-            batch_rows=self.limits.batch_rows,
+            run_rows=self.limits.run_rows,
             finish=self._finish,
             expire=self._expire,
             metrics=metrics,
@@ -106,13 +106,14 @@ class Tier:
         job = self._admit(request, deliver)
         self.in_flight += 1
         try:
-            chunk = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=request.rows.state)
-            chunk.key = self._key(job, chunk)
-            self._advance(request.start_stage, chunk)
+            whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=request.rows.state)
+            whole.key = self._key(job, whole)
+            for chunk in whole.parts(self.limits.run_rows):
+                self._advance(request.start_stage, chunk)
             await job.done
         except asyncio.CancelledError:
-            if job.forwarding is not None:
-                job.forwarding.cancel()
+            for task in job.forwarding:
+                task.cancel()
             raise
         finally:
             job.done.cancel()  # marks an unfinished job as abandoned; its chunks are dropped where they are met

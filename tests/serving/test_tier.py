@@ -291,6 +291,19 @@ async def test_the_queue_is_bounded_and_other_purposes_are_shed_first(network: t
     await tier.close()
 
 
+@pytest.mark.parametrize("rows", [64, 65, 300])
+async def test_a_large_request_is_run_in_parts(
+    network: tuple[Bundle, Skip], tiers: Callable[..., list[Tier]], rows: int
+) -> None:
+    bundle, reference = network
+    chain = tiers(bundle, [1, 3, 4])
+    x_BD = inputs(rows)
+    answers = await ask(chain[0], make_request(bundle, x_BD))
+    assert [(a.label, a.exit) for a in answers] == reference.decide(x_BD, *THRESHOLDS["default"])
+    runs = chain[0].metrics.registry.get_sample_value("offramp_batch_rows_count", {"tier": "tier0", "stage": "0"})
+    assert runs == -(-rows // 64)
+
+
 async def test_a_caller_that_leaves_withdraws_its_rows(network: tuple[Bundle, Skip]) -> None:
     bundle, _ = network
     cancelled = asyncio.Event()
