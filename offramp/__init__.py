@@ -3,9 +3,11 @@
     import offramp
 
     bundle = offramp.load_bundle("bundles/mnist-lenet")
+    print(bundle.name, list(bundle.manifest.operating_points))
 
-The names below are loaded when they are first used, so that importing offramp costs nothing and imports
-torch only where networks are built: MultiExitNetwork, train and export.
+load_bundle opens and verifies a bundle; calibrate and evaluate work on one. MultiExitNetwork, train and export
+make one; they need torch. A name is loaded when it is first used, so that importing offramp costs little and
+never imports torch by itself.
 """
 
 from __future__ import annotations
@@ -17,13 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from calibration.calibrate import calibrate
+    from calibration.evaluate import evaluate
     from offramp.bundles import load_bundle
+    from training.export import export
+    from training.network import MultiExitNetwork
+    from training.train import train
 
 _HOME = Path(__file__).resolve().parent.parent
 _ROOMS = ("common", "protos", "device", "edge", "cloud", "calibration", "training")
-_NAMES = {"load_bundle": "offramp.bundles"}  # public name -> module
+_NAMES = {  # public name -> module
+    "MultiExitNetwork": "training.network",
+    "calibrate": "calibration.calibrate",
+    "evaluate": "calibration.evaluate",
+    "export": "training.export",
+    "load_bundle": "offramp.bundles",
+    "train": "training.train",
+}
 
-__all__ = ["load_bundle"]
+__all__ = ["MultiExitNetwork", "calibrate", "evaluate", "export", "load_bundle", "train"]
 
 
 def _foreign() -> str | None:

@@ -107,5 +107,14 @@ def test_public_names_are_those_that_are_documented() -> None:
     for name in offramp.__all__:
         assert name in dir(offramp)
         assert re.search(rf"\b{name}\b", offramp.__doc__)
+        assert getattr(offramp, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Client'"):
         _ = offramp.Client
+
+
+def test_only_names_of_the_build_wing_import_torch() -> None:
+    code = (
+        "import sys, offramp; offramp.load_bundle, offramp.calibrate, offramp.evaluate; print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout == "False\n"
