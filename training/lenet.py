@@ -80,46 +80,47 @@ def b_lenet(
     stem: int = 16,
     head: int = 64,
     widths: Sequence[int] = (64, 96),
-    necks: Sequence[int] = (4, 8),
+    necks: Sequence[int] = (6, 8),
     noise: float = 0.25,
 ) -> MultiExitNetwork:
     """Build B-LeNet for MNIST.
 
     Args:
         stem: channels of the first convolution.
-        head: channels in the first exit head.
+        head: channels of the second, which the first exit reads.
         widths: channels of the second and third stage.
-        necks: channels that cross the first and the second cut.
+        necks: channels that cross the first and the second cut, as [B, necks[k], 6, 6].
         noise: see `Bottleneck`.
 
     Returns:
         A network that takes `image`, uint8 [B, 1, 28, 28], and answers with logits [B, 10] at three exits.
     """
-    trunk0 = nn.Sequential(FromPixels(), conv(1, stem, 5, stride=2))  # [B, stem, 12, 12]
-    trunk1 = nn.Sequential(
-        conv(necks[0], widths[0] // 2, 3, padding=1), conv(widths[0] // 2, widths[0], 3, padding=1), nn.MaxPool2d(2)
-    )
-    trunk2 = nn.Sequential(
-        conv(necks[1], widths[0], 3, padding=1), conv(widths[0], widths[1], 5, padding=2), nn.Flatten()
-    )
-    classify = (nn.Linear(widths[1] * 36, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 10))
+    trunk0 = nn.Sequential(FromPixels(), conv(1, stem, 5, stride=2), conv(stem, head, 3, stride=2, padding=1))
+    trunk1 = nn.Sequential(conv(necks[0], widths[0], 3, padding=1), conv(widths[0], widths[0], 3, padding=1))
+    trunk2 = nn.Sequential(conv(necks[1], widths[0], 3, padding=1), conv(widths[0], widths[1], 5, padding=2))
     stages = [
         StagePart(
-            body=Fork(trunk0, Bottleneck(stem, necks[0], noise=noise)),  # crosses as [B, necks[0], 12, 12]
+            body=Fork(trunk0, Bottleneck(head, necks[0], noise=noise)),
             reads=("image",),
             writes=("wide0", "cut0"),
-            head=nn.Sequential(conv(stem, head, 3, stride=2), nn.Flatten(), nn.Linear(head * 25, 10)),
+            head=nn.Sequential(nn.Flatten(), nn.Linear(head * 36, 10)),
             head_reads=("wide0",),
         ),
         StagePart(
-            body=Fork(trunk1, Bottleneck(widths[0], necks[1], noise=noise)),  # crosses as [B, necks[1], 6, 6]
+            body=Fork(trunk1, Bottleneck(widths[0], necks[1], noise=noise)),
             reads=("cut0",),
             writes=("wide1", "cut1"),
             head=nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(widths[0] * 9, 10)),
             head_reads=("wide1",),
         ),
         StagePart(
-            body=trunk2, reads=("cut1",), writes=("wide2",), head=nn.Sequential(*classify), head_reads=("wide2",)
+            body=trunk2,
+            reads=("cut1",),
+            writes=("wide2",),
+            head=nn.Sequential(
+                nn.Flatten(), nn.Linear(widths[1] * 36, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 10)
+            ),
+            head_reads=("wide2",),
         ),
     ]
     return MultiExitNetwork(

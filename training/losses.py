@@ -31,17 +31,22 @@ def joint_loss(
     Args:
         logits: of every exit, [B, C] each.
         labels_B: true classes.
-        crossing: float tensors that cross a cut; their mean magnitude is penalised, which makes them sparse.
+        crossing: float tensors that cross a cut; the bits that coding them would take are penalised.
         settings: weights of the parts.
     """
     weights = torch.tensor(settings.exit_weights)
     loss = (weights * exit_losses(logits, labels_B)).sum()
     if settings.distillation > 0:
         loss = loss + settings.distillation * _from_last(logits, settings.distillation_temperature)
-    if settings.activation_penalty > 0:
+    if settings.rate_penalty > 0:
         for tensor in crossing:
-            loss = loss + settings.activation_penalty * tensor.float().abs().mean()
+            loss = loss + settings.rate_penalty * rate(tensor)
     return loss
+
+
+def rate(tensor: Tensor, step: float = 0.5) -> Tensor:
+    """About how many bits an element takes when it is coded in steps of `step`: mean log2(1 + |x| / step)."""
+    return torch.log2(1.0 + tensor.float().abs() / step).mean()
 
 
 def _from_last(logits: Sequence[Tensor], temperature: float) -> Tensor:

@@ -41,7 +41,7 @@ class TrainingSettings(Strict):
     exit_weights: list[float] = Field(min_length=1)  # of each exit's loss, first exit first
     distillation: float = Field(default=0.0, ge=0.0)  # weight of learning from the last exit's probabilities
     distillation_temperature: float = Field(2.0, gt=0.0)
-    activation_penalty: float = Field(default=0.0, ge=0.0)  # on the mean magnitude of what crosses a cut
+    rate_penalty: float = Field(default=0.0, ge=0.0)  # weight of the bits that crossing activations take
     patience: int | None = Field(default=None, gt=0)  # stop after so many epochs without a better one
     precision: Literal["float32", "bfloat16"] = "float32"
     augment: AugmentSettings = AugmentSettings()

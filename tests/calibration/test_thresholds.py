@@ -1,0 +1,160 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibration.settings import CalibrationSettings
+from calibration.thresholds import (
+    ExitScores,
+    accepts,
+    candidates,
+    choose,
+    criterion_named,
+    drop_upper_limit,
+    exits_taken,
+    outcome,
+)
+from common.criteria import CRITERIA, Outputs, softmax
+from common.errors import ConfigError
+
+FLOPS = np.array([1.0, 4.0, 20.0])
+criteria = st.sampled_from(sorted(CRITERIA))
+
+
+def _split(seed: int, criterion: str, rows: int = 300) -> tuple[ExitScores, np.ndarray]:
+    """Three exits, each better than the one before, with the criterion's own scores."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, rows)
+    scores, answers = [], []
+    for skill in (1.5, 2.5, 4.0):
+        logits = rng.normal(0, 1, (rows, 4)).astype(np.float32)
+        logits[np.arange(rows), labels] += skill
+        scores.append(CRITERIA[criterion].score(Outputs(logits_BC=logits, probs_BC=softmax(logits))))
+        answers.append(logits.argmax(axis=1))
+    return ExitScores(scores_EN=np.stack(scores), labels_EN=np.stack(answers)), labels
+
+
+def _choose(seed: int, criterion: str, **changes: float) -> tuple[tuple[float, ...], ExitScores, np.ndarray]:
+    wanted = CalibrationSettings(criterion=criterion, candidates=8, target_drop=0.05)
+    calibration, labels = _split(seed, criterion)
+    tune, _ = _split(seed + 1, criterion)
+    wanted = wanted.model_copy(update=changes)
+    return choose(CRITERIA[criterion], tune, calibration, labels, FLOPS, wanted), calibration, labels
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), criterion=criteria)
+def test_a_larger_drop_is_never_dearer_and_never_broken(seed: int, criterion: str) -> None:
+    costs = []
+    for target in (0.0, 0.02, 0.05, 0.2):
+        thresholds, scores, labels = _choose(seed, criterion, target_drop=target)
+        found = outcome(scores, labels, CRITERIA[criterion], thresholds, FLOPS)
+        last = (scores.labels_EN[-1] == labels).mean()
+        assert last - found.accuracy <= target + 1e-9
+        costs.append(found.mean_flops)
+    assert costs == sorted(costs, reverse=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), criterion=criteria)
+def test_more_confidence_is_never_cheaper(seed: int, criterion: str) -> None:
+    costs = []
+    for confidence in (0.5, 0.9, 0.999):
+        thresholds, scores, labels = _choose(seed, criterion, confidence=confidence)
+        costs.append(outcome(scores, labels, CRITERIA[criterion], thresholds, FLOPS).mean_flops)
+    assert costs == sorted(costs)
+
+
+@given(seed=st.integers(0, 1000), criterion=criteria)
+def test_candidates_run_from_never_to_always(seed: int, criterion: str) -> None:
+    scores, _ = _split(seed, criterion)
+    rule = CRITERIA[criterion]
+    ladder = candidates(rule, scores.scores_EN[0], 10)
+    counts = [int(accepts(rule, scores.scores_EN[0], threshold).sum()) for threshold in ladder]
+    assert math.isnan(ladder[0]) and ladder[-1] == rule.accept_all
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, scores.scores_EN.shape[1])
+    for threshold in ladder:
+        rule.check(threshold)
+
+
+@given(seed=st.integers(0, 1000), criterion=criteria, limits=st.lists(st.floats(0, 1), min_size=2, max_size=2))
+def test_exits_are_taken_as_a_tier_would_decide(seed: int, criterion: str, limits: list[float]) -> None:
+    rng = np.random.default_rng(seed)
+    rule = CRITERIA[criterion]
+    outputs = [Outputs(logits_BC=z, probs_BC=softmax(z)) for z in rng.normal(0, 2, (3, 40, 4)).astype(np.float32)]
+    thresholds = (*limits, rule.accept_all)
+    wanted = np.full(40, 2)
+    for number in (1, 0):
+        accepted, _ = rule.decide(outputs[number], {}, np.full(40, thresholds[number]))
+        wanted[accepted] = number
+    scores = np.stack([rule.score(output) for output in outputs])
+    assert np.array_equal(exits_taken(rule, scores, thresholds), wanted)
+
+
+def test_nothing_safe_means_the_last_exit_answers_all() -> None:
+    labels = np.zeros(50, np.int64)
+    scores = ExitScores(scores_EN=np.full((2, 50), 0.9), labels_EN=np.array([np.ones(50), np.zeros(50)]))
+    wanted = CalibrationSettings(target_drop=0.001)
+    thresholds = choose(CRITERIA["max-probability"], scores, scores, labels, FLOPS[1:], wanted)
+    assert math.isnan(thresholds[0]) and thresholds[1] == 0.0
+
+
+def test_few_rows_are_not_enough_for_a_small_drop() -> None:
+    """With 20 rows and not one difference, a drop of 0.1 points cannot be vouched for."""
+    labels = np.zeros(20, np.int64)
+    scores = ExitScores(scores_EN=np.full((2, 20), 0.9), labels_EN=np.zeros((2, 20)))
+    wanted = CalibrationSettings(target_drop=0.001)
+    assert math.isnan(choose(CRITERIA["max-probability"], scores, scores, labels, FLOPS[1:], wanted)[0])
+
+
+def test_an_empty_calibration_split_is_refused() -> None:
+    empty = ExitScores(scores_EN=np.zeros((2, 0)), labels_EN=np.zeros((2, 0)))
+    with pytest.raises(ConfigError, match="calibration split holds no rows"):
+        choose(CRITERIA["margin"], empty, empty, np.zeros(0), FLOPS[1:], CalibrationSettings())
+
+
+def test_one_exit_needs_no_choice() -> None:
+    scores, labels = _split(0, "margin")
+    one = ExitScores(scores_EN=scores.scores_EN[-1:], labels_EN=scores.labels_EN[-1:])
+    assert choose(CRITERIA["margin"], one, one, labels, FLOPS[-1:], CalibrationSettings()) == (0.0,)
+
+
+def test_limit_of_agresti_and_min() -> None:
+    # (b - c) / n + z * sqrt(b + c - (b - c)^2 / n) / n with half a row added to each of four cells
+    b, c, n = 9.5, 4.5, 1002.0
+    wanted = (b - c) / n + 1.2815515655446004 * math.sqrt(b + c - (b - c) ** 2 / n) / n
+    assert drop_upper_limit(9, 4, 1000, 0.9) == pytest.approx(wanted)
+
+
+@settings(deadline=None)
+@given(worse=st.integers(0, 30), better=st.integers(0, 30), rows=st.integers(60, 5000))
+def test_the_limit_lies_above_the_drop_and_grows_with_confidence(worse: int, better: int, rows: int) -> None:
+    limits = [drop_upper_limit(worse, better, rows, confidence) for confidence in (0.8, 0.9, 0.99)]
+    assert limits == sorted(limits)
+    assert limits[1] > (worse - better) / rows - 1e-12
+    assert drop_upper_limit(worse + 1, better, rows, 0.9) > limits[1]
+
+
+def test_the_limit_covers() -> None:
+    """Of many redraws with a known drop, about as many as promised lie below the limit."""
+    rng = np.random.default_rng(0)
+    worse, better, rows = 0.01, 0.004, 2000
+    draws = rng.multinomial(rows, [worse, better, 1 - worse - better], size=4000)
+    covered = np.mean([drop_upper_limit(int(b), int(c), rows, 0.9) >= worse - better for b, c, _ in draws])
+    assert covered >= 0.88
+
+
+def test_outcome_of_an_exit_that_nobody_takes() -> None:
+    scores, labels = _split(1, "max-probability")
+    found = outcome(scores, labels, CRITERIA["max-probability"], (math.nan, math.nan, 0.0), FLOPS)
+    assert found.exit_rates == (0.0, 0.0, 1.0)
+    assert found.exit_accuracy[:2] == (None, None)
+    assert found.mean_flops == 20.0
+
+
+def test_an_unknown_criterion_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"'entropi'\. It must be one of entropy, margin, max-probability"):
+        criterion_named("entropi")

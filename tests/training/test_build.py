@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from common.bundle import Bundle
+from common.errors import BundleError, ConfigError
+from tests.synthetic import write_tiny
+from tests.training.nets import write_recipe
+from training import build as module
+from training.build import build, train_weights
+from training.place import placed
+from training.recipe import load_recipe
+
+SHIPPED = Path(__file__).parents[2] / "recipes" / "mnist-lenet.yaml"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """Weights of the tiny recipe, trained once."""
+    from tests.training.nets import small
+    from training.models import MODELS
+
+    folder = tmp_path_factory.mktemp("weights")
+    MODELS["small"] = small
+    try:
+        train_weights(write_recipe(folder / "recipe.yaml"), folder / "w.npz", data, threads=1, quiet=True)
+    finally:
+        del MODELS["small"]
+    return folder / "w.npz"
+
+
+def test_builds_a_bundle_from_a_recipe(tmp_path: Path, data: Path) -> None:
+    recipe, out = write_recipe(tmp_path / "recipe.yaml", epochs=3), tmp_path / "deep" / "out"
+    result = build(recipe, out, data, threads=1, quiet=True)
+    bundle = Bundle(out)
+    bundle.verify()
+    assert result["digest"] == bundle.digest
+    assert {path.name for path in out.iterdir()} == {
+        "manifest.json", "stage0.onnx", "stage1.onnx", "evaluation.json", "evaluation.png", "README.md"
+    }  # fmt: skip
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    provenance = bundle.manifest.provenance
+    assert provenance["recipe"]["training"]["epochs"] == 3
+    assert provenance["recipe_sha256"] == load_recipe(recipe).sha256
+    assert set(provenance["data"]["train_sha256"]) == {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"}
+    assert provenance["versions"]["torch"] and len(provenance["training"]["validation_accuracy"]) == 2
+    assert result["operating_points"]["full"]["accuracy"] > 0.5
+    for path in out.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes() and str(Path.home()).encode() not in path.read_bytes()
+
+
+def test_packs_weights_that_were_trained_apart(tmp_path: Path, data: Path, weights: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+    digests = {build(recipe, tmp_path / name, data, weights=weights, quiet=True)["digest"] for name in ("a", "b")}
+    assert len(digests) == 1  # equal weights, equal bundle
+
+
+def test_a_bundle_that_lies_there_is_replaced_only_by_a_whole_one(
+    tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write_tiny(tmp_path / "out")
+    old = Bundle(out).digest
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise BundleError("calibration failed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "calibrate", fails)
+        with pytest.raises(BundleError, match="calibration failed"):
+            build(recipe, out, data, weights=weights, quiet=True)
+    assert Bundle(out).digest == old
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "recipe.yaml"}
+    assert build(recipe, out, data, weights=weights, quiet=True)["digest"] == Bundle(out).digest != old
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "recipe.yaml"}
+
+
+def test_nothing_else_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").write_text("mine")
+    for name in ("file", "folder"):
+        with pytest.raises(ConfigError, match="exists and is not a bundle"), placed(tmp_path / name):
+            pytest.fail("must not start")
+    (tmp_path / "empty").mkdir()
+    with placed(tmp_path / "empty") as root:
+        (root / "x").write_text("new")
+    assert (tmp_path / "empty" / "x").read_text() == "new"
+    with pytest.raises(ConfigError, match="cannot be written"), placed(tmp_path / "file" / "out"):
+        pytest.fail("must not start")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"epochs": 0}, r"training\.epochs is 0"),
+        ({"epochs": "many"}, r"training\.epochs is 'many'"),
+        ({"epohcs": 3}, r"training\.epohcs is not a known key\. Did you mean epochs\?"),
+        ({"augment": {"degres": 3}}, r"training\.augment\.degres is not a known key\. Did you mean degrees\?"),
+        ({"exit_weights": []}, r"training\.exit_weights is \[\]"),
+        ({"precision": "float8"}, r"training\.precision is 'float8'"),
+        ({"exit_weights": [1.0]}, r"exit_weights has 1 numbers"),
+        ({"batch_size": 900}, r"only 400 rows are left"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, data: Path, change: dict[str, Any], said: str) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", **change)
+    with pytest.raises(ConfigError, match=said) as caught:
+        build(recipe, tmp_path / "out", data, quiet=True)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold keys and values"),
+        ("- a", "must hold keys and values"),
+        ("a: [", "is not valid YAML"),
+        ("name: x", "model is missing"),
+        ("name: ../x", "name is '../x'"),
+    ],
+)
+def test_text_that_is_no_recipe(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(path)
+    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_a_wrong_model_is_one_sentence(tmp_path: Path, data: Path) -> None:
+    path = write_recipe(tmp_path / "recipe.yaml")
+    document = yaml.safe_load(path.read_text())
+    for model, said in (
+        ({"factory": "lenet-9"}, r"model\.factory is 'lenet-9'\. It must be one of b-lenet, small"),
+        ({"factory": "b-lenet", "options": {"depth": 3}}, r"model\.options do not fit b-lenet: .*depth"),
+        ({"factory": "b-lenet", "options": {"stem": -1}}, r"model\.options do not fit b-lenet"),
+        ({"factory": "b-lenet"}, r"exit_weights has 2 numbers\. The network has 3 exits"),
+    ):
+        path.write_text(yaml.safe_dump({**document, "model": model}))
+        with pytest.raises(ConfigError, match=said):
+            build(path, tmp_path / "out", data, quiet=True)
+        assert not (tmp_path / "out").exists()
+
+
+def test_wrong_weights_are_refused(tmp_path: Path, data: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("x")
+    for name in ("other", "pickle", "text", "absent"):
+        with pytest.raises(ConfigError, match=f"{name}.npz does not hold the weights") as caught:
+            build(recipe, tmp_path / "out", data, weights=tmp_path / f"{name}.npz", quiet=True)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"must end with \.npz"):
+        train_weights(recipe, tmp_path / "weights.pt", data, quiet=True)
+    with pytest.raises(ConfigError, match="seed is -1"):
+        build(recipe, tmp_path / "out", data, seed=-1, quiet=True)
+
+
+def test_the_shipped_recipe_is_the_shipped_bundles(shipped: Path = SHIPPED) -> None:
+    bundle = Bundle(SHIPPED.parents[1] / "bundles" / "mnist-lenet")
+    bundle.verify()
+    source = load_recipe(shipped)
+    assert bundle.manifest.provenance["recipe_sha256"] == source.sha256
+    assert bundle.manifest.provenance["recipe"] == source.recipe.model_dump(mode="json")
+    evaluation = json.loads((bundle.root / "evaluation.json").read_text())
+    assert evaluation["digest"] == bundle.digest
+    assert bundle.digest in (bundle.root / "README.md").read_text()
