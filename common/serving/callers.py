@@ -39,6 +39,7 @@ class Callers:
 
     def __init__(self) -> None:
         self._waiting: set[Caller] = set()
+        self._listening: set[Caller] = set()  # those that have waited for a while
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, receive: Receive) -> Caller:
@@ -54,11 +55,13 @@ class Callers:
         self._waiting.discard(caller)
         if caller.listener is not None:
             caller.listener.cancel()
+            self._listening.discard(caller)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         for caller in [caller for caller in self._waiting if caller.seen]:
             self._waiting.discard(caller)
+            self._listening.add(caller)
             caller.listener = loop.create_task(caller.listen())
         for caller in self._waiting:
             caller.seen = True
