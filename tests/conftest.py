@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-collect_ignore = ["long"]  # what is too long for the suite runs only where the folder is named: `make chaos`
+collect_ignore = ["long"]  # too long for the suite; `make chaos` names the folder
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -50,7 +50,6 @@ def _required() -> set[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "chaos: faults again and again, too long for the suite")
     if unknown := _required() - set(MISSING):
         raise pytest.UsageError(f"REQUIRE names {sorted(unknown)}. It may name {sorted(MISSING)}.")
 
