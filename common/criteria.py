@@ -11,6 +11,8 @@ classes, a standard measure of active learning).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +44,10 @@ class Criterion(Protocol):
         """What is compared with the threshold, [B], for a criterion that needs no state."""
         ...
 
+    def accepts(self, probs: Sequence[float], threshold: float) -> bool:
+        """Decide about one row, from its class probabilities and without state; agrees with `decide`."""
+        ...
+
     def decide(self, outputs: Outputs, state: Tensors, thresholds_B: Array) -> tuple[Array, Tensors]:
         """Return which rows are accepted ([B] bool) and the state for the next exit ([B, ...] each)."""
         ...
@@ -60,6 +66,14 @@ def softmax(logits_BC: Array, temperature: float = 1.0) -> Array:
     exp /= exp.sum(axis=1, keepdims=True)
     result: Array = exp
     return result
+
+
+def softmax_row(logits: Sequence[float], temperature: float = 1.0) -> tuple[int, list[float]]:
+    """The label and the calibrated probabilities of one row, in plain Python."""
+    top = max(logits)
+    exp = [math.exp((z - top) / temperature) for z in logits]
+    total = sum(exp)
+    return logits.index(top), [e / total for e in exp]
 
 
 class _Bounded:
@@ -85,6 +99,10 @@ class MaxProbability(_Bounded):
         result: Array = outputs.probs_BC.max(axis=1)
         return result
 
+    def accepts(self, probs: Sequence[float], threshold: float) -> bool:
+        """Accept where the largest probability is at least the threshold."""
+        return max(probs) >= threshold
+
     def decide(self, outputs: Outputs, state: Tensors, thresholds_B: Array) -> tuple[Array, Tensors]:
         """Accept where the score is at least the threshold."""
         return self.score(outputs) >= thresholds_B, state
@@ -103,6 +121,11 @@ class Entropy(_Bounded):
         logs = np.log(np.maximum(p_BC, np.finfo(np.float32).tiny))
         entropy: Array = -(p_BC * logs).sum(axis=1) / np.log(max(p_BC.shape[1], 2))
         return np.clip(entropy, 0.0, 1.0)
+
+    def accepts(self, probs: Sequence[float], threshold: float) -> bool:
+        """Accept where the normalised entropy is at most the threshold."""
+        entropy = -sum(p * math.log(p) for p in probs if p > 0.0) / math.log(max(len(probs), 2))
+        return entropy <= threshold
 
     def decide(self, outputs: Outputs, state: Tensors, thresholds_B: Array) -> tuple[Array, Tensors]:
         """Accept where the score is at most the threshold."""
@@ -123,6 +146,11 @@ class Margin(_Bounded):
         top = np.partition(outputs.probs_BC, -2, axis=1)
         gap: Array = top[:, -1] - top[:, -2]
         return gap
+
+    def accepts(self, probs: Sequence[float], threshold: float) -> bool:
+        """Accept where the two largest probabilities are at least the threshold apart."""
+        first, second = sorted(probs, reverse=True)[:2] if len(probs) > 1 else (1.0, 0.0)
+        return first - second >= threshold
 
     def decide(self, outputs: Outputs, state: Tensors, thresholds_B: Array) -> tuple[Array, Tensors]:
         """Accept where the score is at least the threshold."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,17 +17,26 @@ class Outcome:
     """What an exit said about some rows."""
 
     exit: int
-    labels_B: Array
-    confidences_B: Array
+    labels: list[int]
+    confidences: list[float]
     probs_BC: Array | None  # only where the caller wants them
 
-    def take(self, rows: Array | slice, *, probabilities: bool = True) -> Outcome:
-        """The outcome of a part of the rows, with or without their probabilities."""
+    def part(self, rows: slice, *, probabilities: bool) -> Outcome:
+        """The outcome of adjacent rows, with or without their probabilities."""
         return Outcome(
             exit=self.exit,
-            labels_B=self.labels_B[rows],
-            confidences_B=self.confidences_B[rows],
+            labels=self.labels[rows],
+            confidences=self.confidences[rows],
             probs_BC=self.probs_BC[rows] if probabilities and self.probs_BC is not None else None,
+        )
+
+    def take(self, rows: Sequence[int]) -> Outcome:
+        """The outcome of some rows."""
+        return Outcome(
+            exit=self.exit,
+            labels=[self.labels[i] for i in rows],
+            confidences=[self.confidences[i] for i in rows],
+            probs_BC=None if self.probs_BC is None else self.probs_BC[rows],
         )
 
 
@@ -48,7 +57,7 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Array) -> Chunk:
+    def take(self, rows: Sequence[int]) -> Chunk:
         """The chunk's rows at the given positions; every tensor is compacted."""
         return Chunk(
             job=self.job,

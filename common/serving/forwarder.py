@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
 from common.serving.chunk import Chunk
 from common.serving.upstream import Deliver, Upstream
@@ -87,7 +85,7 @@ class Forwarder:
         except RequestError as caught:
             error = caught
         if waiting:
-            self._give_up(chunk.take(np.fromiter(waiting.values(), np.intp)), error)
+            self._give_up(chunk.take(list(waiting.values())), error)
 
     async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
         if self.upstream is None:

@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from common.criteria import Criterion
 from common.errors import RequestError
 from common.serving.chunk import Chunk, Outcome
 from common.serving.upstream import Deliver
-from common.types import Answer, Array, Degraded, Hop, Request
+from common.types import Answer, Degraded, Hop, Request
 
 
 class Job:
@@ -40,7 +38,7 @@ class Job:
     )
 
     def __init__(
-        self, request: Request, *, tier: str, criterion: Criterion, thresholds: Array, deliver: Deliver
+        self, request: Request, *, tier: str, criterion: Criterion, thresholds: Sequence[float], deliver: Deliver
     ) -> None:
         self.request = request
         self.tier = tier
@@ -58,30 +56,28 @@ class Job:
         """Whether nobody waits for the answers any more."""
         return self.done.done()
 
-    def answer(self, chunk: Chunk, outcome: Outcome, degraded: Degraded | None = None) -> list[Answer]:
-        """Answer all rows of a chunk from a local exit; returns what was delivered."""
+    def answer(self, chunk: Chunk, outcome: Outcome, degraded: Degraded | None = None) -> None:
+        """Answer all rows of a chunk from a local exit."""
         hops = (Hop(tier=self.tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3),)
-        labels, confidences = outcome.labels_B.tolist(), outcome.confidences_B.tolist()
-        probabilities: list[tuple[float, ...] | None]
-        if outcome.probs_BC is None:
-            probabilities = [None] * len(labels)
-        else:
+        probabilities: list[tuple[float, ...] | None] = [None] * len(chunk)
+        if outcome.probs_BC is not None:
             probabilities = [tuple(row) for row in outcome.probs_BC.tolist()]
         answers = [
             Answer(
-                row=chunk.ids[i],
-                label=labels[i],
-                confidence=confidences[i],
+                row=row,
+                label=label,
+                confidence=confidence,
                 exit=outcome.exit,
                 tier=self.tier,
                 degraded=degraded,
                 hops=hops,
-                probabilities=probabilities[i],
+                probabilities=probs,
             )
-            for i in range(len(labels))
+            for row, label, confidence, probs in zip(
+                chunk.ids, outcome.labels, outcome.confidences, probabilities, strict=True
+            )
         ]
         self.deliver_some(answers)
-        return answers
 
     def deliver_some(self, answers: Sequence[Answer]) -> None:
         """Pass answers on and finish when they were the last."""
@@ -106,7 +102,3 @@ class Job:
                 self.done.set_result(None)
             else:
                 self.done.set_exception(self.error)
-
-    def threshold(self, exit: int, rows: int) -> Array:
-        """The threshold of an exit, once per row, [rows]."""
-        return np.full(rows, self.thresholds[exit])

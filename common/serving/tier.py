@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from common.bundle import Bundle
-from common.criteria import CRITERIA, Outputs, softmax
+from common.criteria import CRITERIA
 from common.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -27,12 +25,13 @@ from common.errors import (
 from common.limits import Limits
 from common.runtimes import StageRunner
 from common.serving.batcher import Batcher
-from common.serving.chunk import Chunk, Outcome
+from common.serving.chunk import Chunk
+from common.serving.exits import Exits
 from common.serving.forwarder import Forwarder
 from common.serving.job import Job
 from common.serving.metrics import Metrics
 from common.serving.upstream import Deliver, Upstream, degraded_reason
-from common.types import Answer, Array, Degraded, Purpose, Request, Tensors
+from common.types import Answer, Degraded, Purpose, Request, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Tier:
         self.ready = False
         self.in_flight = 0  # requests
         self._manifest = bundle.manifest
+        self._exits = Exits(bundle.manifest)
         self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
         self.batcher = Batcher(
             runners,
@@ -164,7 +164,7 @@ class Tier:
             request,
             tier=self.name,
             criterion=criterion,
-            thresholds=np.asarray(thresholds, np.float64),
+            thresholds=thresholds,
             deliver=deliver,
         )
 
@@ -201,7 +201,7 @@ class Tier:
     def _finish(self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors) -> None:
         """Answer the rows that the stage's exit accepts; send only the others on."""
         exit = self._manifest.stages[stage].exit
-        verdict = None if exit is None else self._decide(exit, chunks, outputs)
+        verdict = None if exit is None else self._exits.judge(exit, chunks, outputs)
         live: Tensors | None = None
         at = 0
         for chunk in chunks:
@@ -209,51 +209,26 @@ class Tier:
             at = part.stop
             if chunk.job.abandoned:
                 continue
-            accepted_B = None
+            accepted: Sequence[bool] = ()
             if verdict is not None:
-                outcome, accepted_B, state = verdict
-                accepted_B = accepted_B[part]
-                chunk.best = outcome.take(part, probabilities=chunk.job.request.want_probabilities)
-                if accepted_B.all():
+                accepted = verdict.accepted[part]
+                chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
+                if all(accepted):
                     self._answer(chunk)
                     continue
-                chunk.state = {name: value[part] for name, value in state.items()}
+                chunk.state = {name: value[part] for name, value in verdict.state.items()}
             if live is None:
                 live = self._live(stage + 1, tensors, outputs)
             chunk.tensors = {name: tensor[part] for name, tensor in live.items()}
-            if accepted_B is None or not accepted_B.any():
-                self._advance(stage + 1, chunk)
+            if any(accepted):
+                self._advance(stage + 1, chunk.take([i for i, yes in enumerate(accepted) if not yes]))
+                self._answer(chunk.take([i for i, yes in enumerate(accepted) if yes]))
             else:
-                self._advance(stage + 1, chunk.take(np.flatnonzero(~accepted_B)))
-                self._answer(chunk.take(np.flatnonzero(accepted_B)))
+                self._advance(stage + 1, chunk)
 
     def _live(self, stage: int, before: Tensors, written: Tensors) -> Tensors:
         """The tensors that must be there before `stage`: written just now, or passing through."""
         return {name: written[name] if name in written else before[name] for name in self._manifest.live(stage)}
-
-    def _decide(self, exit: int, chunks: list[Chunk], outputs: Tensors) -> tuple[Outcome, Array, Tensors]:
-        """What the exit says about the joined rows, which of them it may answer, and the criterion's state."""
-        leave = self._manifest.exits[exit]
-        logits_BC = outputs[leave.logits]
-        probs_BC = softmax(logits_BC, leave.temperature)
-        labels_B = probs_BC.argmax(axis=1)
-        outcome = Outcome(
-            exit=exit,
-            labels_B=labels_B,
-            confidences_B=probs_BC[np.arange(len(labels_B)), labels_B],
-            probs_BC=probs_BC,
-        )
-        state = {
-            name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state
-        }  # fmt: skip
-        if exit == len(self._manifest.exits) - 1:
-            return outcome, np.ones(len(labels_B), bool), state
-        if len(chunks) == 1:
-            thresholds_B = chunks[0].job.threshold(exit, len(labels_B))
-        else:
-            thresholds_B = np.concatenate([chunk.job.threshold(exit, len(chunk)) for chunk in chunks])
-        accepted_B, state = chunks[0].job.criterion.decide(Outputs(logits_BC, probs_BC), state, thresholds_B)
-        return outcome, accepted_B, state
 
     def _answer(self, chunk: Chunk, degraded: Degraded | None = None) -> None:
         """Answer a chunk from the deepest exit computed here."""

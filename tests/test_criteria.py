@@ -1,0 +1,66 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from common.criteria import CRITERIA, Outputs, softmax, softmax_row
+
+logits = arrays.arrays(
+    np.float32,
+    arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+    elements=st.floats(-50, 50, width=32),
+)
+temperatures = st.floats(0.25, 8.0)
+
+
+@given(logits, temperatures)
+def test_softmax_is_a_distribution_and_rows_agree_with_batches(z_BC: np.ndarray, temperature: float) -> None:
+    probs_BC = softmax(z_BC, temperature)
+    assert np.allclose(probs_BC.sum(axis=1), 1, atol=1e-5)
+    for z_C, probs_C in zip(z_BC, probs_BC, strict=True):
+        label, probs = softmax_row(z_C.tolist(), temperature)
+        assert np.allclose(probs, probs_C, atol=1e-5)
+        assert label == z_C.argmax()
+
+
+def test_softmax_does_not_overflow() -> None:
+    huge = np.array([[1e38, -1e38, 0.0]], np.float32)
+    assert softmax(huge)[0].tolist() == softmax_row(huge[0].tolist())[1] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA.keys())
+class TestEveryCriterion:
+    @given(z_BC=logits, threshold=st.floats(0, 1))
+    def test_one_row_is_decided_like_a_batch(self, criterion, z_BC, threshold) -> None:
+        outputs = Outputs(z_BC, softmax(z_BC))
+        accepted_B, state = criterion.decide(outputs, {}, np.full(len(z_BC), threshold))
+        assert state == {}
+        for probs, score, accepted in zip(outputs.probs_BC, criterion.score(outputs), accepted_B, strict=True):
+            if abs(score - threshold) > 1e-5:
+                assert criterion.accepts(probs.tolist(), threshold) == accepted
+
+    @given(z_BC=logits)
+    def test_nan_never_accepts_and_accept_all_always_does(self, criterion, z_BC) -> None:
+        outputs = Outputs(z_BC, softmax(z_BC))
+        for threshold, expected in ((math.nan, False), (criterion.accept_all, True)):
+            accepted_B, _ = criterion.decide(outputs, {}, np.full(len(z_BC), threshold))
+            assert (accepted_B == expected).all()
+            assert criterion.accepts(outputs.probs_BC[0].tolist(), math.nan) is False
+
+    @given(z_BC=logits, a=st.floats(0, 1), b=st.floats(0, 1))
+    def test_a_stricter_threshold_accepts_no_more(self, criterion, z_BC, a, b) -> None:
+        strict, loose = (max(a, b), min(a, b)) if criterion.stricter_is_higher else (min(a, b), max(a, b))
+        outputs = Outputs(z_BC, softmax(z_BC))
+        few, _ = criterion.decide(outputs, {}, np.full(len(z_BC), strict))
+        many, _ = criterion.decide(outputs, {}, np.full(len(z_BC), loose))
+        assert not (few & ~many).any()
+
+    def test_thresholds_out_of_range(self, criterion) -> None:
+        criterion.check(math.nan)
+        criterion.check(0.5)
+        for threshold in (-0.1, 1.1, math.inf):
+            with pytest.raises(ValueError, match="must lie between 0 and 1"):
+                criterion.check(threshold)
