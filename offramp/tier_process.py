@@ -39,6 +39,14 @@ class TierProcess:
     async def start(self) -> None:
         """Start the process, in a session of its own: Ctrl-C on the terminal is for its parent alone."""
         self._ready = asyncio.Event()
+        spawning = asyncio.create_task(self._spawn())
+        try:
+            await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            await spawning  # a process that nobody knows of could not be stopped
+            raise
+
+    async def _spawn(self) -> None:
         command = [sys.executable, "-m", "offramp", "serve", self.tier, "--config", str(self._config)]
         self._process = await asyncio.create_subprocess_exec(
             *command, "--with-parent", str(os.getpid()), stdout=PIPE, stderr=STDOUT, start_new_session=True
