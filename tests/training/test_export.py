@@ -117,22 +117,26 @@ def test_the_manifest_counts_work_and_weights(exported: Exported) -> None:
         assert stages[0].flops == 2 * products
 
 
-def test_cuts_code_activations_and_nothing_else(tmp_path: Path) -> None:
-    export(skipping(), tmp_path, name="skip", cuts=CutSettings(), provenance={})
-    cuts = Bundle(tmp_path).manifest.cuts
-    assert [[(how.name, how.codec) for how in cut] for cut in cuts] == [
-        [("image", "raw"), ("a", "u8")],
-        [("image", "raw"), ("a", "u8"), ("b", "u8")],
-        [("image", "raw"), ("c", "u8")],
-    ]
-
-
-def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+def test_cuts_code_activations_and_nothing_else_and_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     digests = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        digests.append(export(skipping(), tmp_path / name, name="skip", cuts=UNCODED, provenance={}))
+        torch.manual_seed(1)
+        stages = [
+            StagePart(body=nn.Linear(3, 4), reads=("x",), writes=("a",), head=nn.Linear(4, 2), head_reads=("a",)),
+            StagePart(body=Late(), reads=("a", "n"), writes=("b",), head=nn.Linear(6, 2), head_reads=("b",)),
+        ]
+        inputs = [TensorSpec(name="x", dtype="float32", shape=(3,)), TensorSpec(name="n", dtype="int64", shape=(2,))]
+        network = MultiExitNetwork(stages, inputs=inputs, classes=["no", "yes"])
+        digests.append(export(network, tmp_path / name, name="net", cuts=CutSettings(), provenance={}))
+    (cut,) = Bundle(tmp_path / "one").manifest.cuts
+    assert [(how.name, how.codec, how.compression) for how in cut] == [("n", "raw", "none"), ("a", "u8", "zstd")]
     assert digests[0] == digests[1]
+
+
+class Late(nn.Module):
+    def forward(self, a_BD: Tensor, n_BD: Tensor) -> Tensor:
+        return torch.cat([a_BD, n_BD.to(torch.float32)], dim=1)
 
 
 def _one_stage(body: nn.Module) -> MultiExitNetwork:
