@@ -2,6 +2,7 @@
 PYTHON ?= python3
 RECIPE ?= recipes/mnist-lenet.yaml
 BUNDLE ?= bundles/$(basename $(notdir $(RECIPE)))
+DATA_DIR ?=
 REQUIRE ?=
 export REQUIRE
 
@@ -18,7 +19,7 @@ help:
 	@echo "make up      the same, until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
 	@echo "make lint    the first three of these"
-	@echo "make bundle  train and package RECIPE (default $(RECIPE))"
+	@echo "make bundle  train and package RECIPE (default $(RECIPE); data from DATA_DIR, else fetched)"
 	@echo "make chaos   kill and freeze tiers again and again, and print what was lost: nothing"
 	@echo "make clean   remove the environments and what was built"
 
@@ -54,7 +55,7 @@ test: $(DEV_READY)
 	exit $$((linted | tested))
 
 bundle: $(DEV_READY)
-	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE)
+	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 chaos: $(DEV_READY)
 	$(DEV)/pytest -rA --capture=no -m chaos tests/long
