@@ -115,7 +115,7 @@ class Bodies:
         batches: list[Array] = []
         rows = pixels = 0
         for part in read_parts(body, content_type, self._limits):
-            if part.file_name is None:
+            if not part.is_file:
                 add_text(options, part.name, part.data.decode("utf-8", "replace"))
                 continue
             what = f"files[{len(batches)}]"

@@ -7,6 +7,7 @@ number of connections. No signal handlers, no access log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from common.errors import ConfigError
-from common.serving.asgi import AsgiApp, Receive, Scope, Send, error_body
+from common.serving.asgi import AsgiApp, Receive, Scope, Send, error_body, send_json
 
 log = logging.getLogger(__name__)
+
+_FLUSH_S = 0.5  # for the last bytes of answers when the server stops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +89,10 @@ class HttpServer:
             await asyncio.wait(left, timeout=1.0)
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._all_closed(loop.time() + _FLUSH_S)
         for connection in list(self._state.connections):
-            if not connection.transport.is_closing():
-                connection.transport.abort()
+            connection.transport.abort()
+        await self._all_closed(loop.time() + _FLUSH_S)
         await self._server.wait_closed()
         self._server = None
 
@@ -120,12 +124,20 @@ class HttpServer:
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.create_task(self._sweep())
 
+    async def _all_closed(self, until: float) -> None:
+        """Wait until the connections that are being closed have sent what they still hold."""
+        loop = asyncio.get_running_loop()
+        while any(c.transport.is_closing() for c in self._state.connections) and loop.time() < until:
+            await asyncio.sleep(0.002)
+
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
+            with contextlib.suppress(RuntimeError):  # a response has begun already
+                await send_json(send, 503, error_body("draining", "This tier is shutting down."))
 
     async def _sweep(self) -> None:
         """Close the connections that are too slow."""

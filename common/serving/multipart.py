@@ -22,7 +22,7 @@ class Part:
     """One part of the body."""
 
     name: str
-    file_name: str | None  # None: a field of the form
+    is_file: bool  # it has a file name, or a type that is not text; else it is a field of the form
     media_type: str  # lower case; empty where the part names none
     data: bytes
 
@@ -100,10 +100,9 @@ class _Collector:
         if kind != b"form-data" or b"name" not in parameters:
             raise Malformed("A part has no content-disposition: form-data with a name.", "bad_multipart")
         media_type, _ = parse_options_header(self._headers.get(b"content-type", b""))
-        file_name = parameters.get(b"filename")
         part = Part(
             name=parameters[b"name"].decode("utf-8", "replace"),
-            file_name=None if file_name is None else file_name.decode("utf-8", "replace"),
+            is_file=b"filename" in parameters or media_type.partition(b"/")[0] not in (b"", b"text"),
             media_type=media_type.decode("latin-1"),
             data=b"".join(self._pieces),
         )
@@ -114,7 +113,7 @@ class _Collector:
         self.finished = True
 
     def _count(self, part: Part) -> None:
-        if part.file_name is not None:
+        if part.is_file:
             self._files += 1
             if self._files > self._max_files:
                 raise TooLarge(f"The body has more than {self._max_files} files.", "batch_too_large")
@@ -123,6 +122,6 @@ class _Collector:
         elif len(part.data) > _MAX_TEXT:
             raise TooLarge(
                 f"Form field {part.name[:40]!r} has {len(part.data)} bytes. At most {_MAX_TEXT} are accepted. "
-                "A file needs a file name.",
+                "A file needs a file name or a type.",
                 "too_large",
             )

@@ -61,7 +61,7 @@ def add_predict(document: Schema, core: Core, body_types: tuple[str, ...]) -> Sc
             "parameters": _parameters(manifest),
             "requestBody": {
                 "required": True,
-                "content": {media_type: _content(media_type, manifest) for media_type in body_types},
+                "content": {media_type: _content(media_type, manifest, body_types) for media_type in body_types},
             },
             "responses": responses,
         }
@@ -179,7 +179,7 @@ def _number_schema(spec: TensorSpec) -> Schema:
     return {"type": "integer", "minimum": int(info.min), "maximum": int(info.max)}
 
 
-def _content(media_type: str, manifest: Manifest) -> Schema:
+def _content(media_type: str, manifest: Manifest, body_types: tuple[str, ...]) -> Schema:
     if media_type == "application/json":
         return {"schema": _ref("Prediction")}
     binary = {"type": "string", "format": "binary"}
@@ -187,4 +187,6 @@ def _content(media_type: str, manifest: Manifest) -> Schema:
         return {"schema": binary}
     texts = _option_schemas(manifest)
     files = {"type": "array", "items": binary, "minItems": 1, "description": "PNG, JPEG or npy, in order"}
-    return {"schema": _object({"files": files, **texts}, optional=tuple(texts))}
+    schema = _object({"files": files, **texts}, optional=tuple(texts))
+    file_types = [kind for kind in body_types if kind in _FILE_TYPES]
+    return {"schema": schema, "encoding": {"files": {"contentType": ", ".join(file_types)}}}

@@ -31,10 +31,18 @@ def refused(body: bytes, content_type: str = TYPE) -> RequestError:
 def test_files_and_fields_in_order() -> None:
     body = file(b"--lin\r\n\x00") + field("forward", b"false") + file(b"", "Image/PNG; a=b") + b"--line--\r\n"
     assert read_parts(body, TYPE, LIMITS) == [
-        Part(name="files", file_name="a.png", media_type="image/png", data=b"--lin\r\n\x00"),
-        Part(name="forward", file_name=None, media_type="", data=b"false"),
-        Part(name="files", file_name="a.png", media_type="image/png", data=b""),
+        Part(name="files", is_file=True, media_type="image/png", data=b"--lin\r\n\x00"),
+        Part(name="forward", is_file=False, media_type="", data=b"false"),
+        Part(name="files", is_file=True, media_type="image/png", data=b""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "is_file"), [("", False), ("\r\ncontent-type: text/plain", False), ("\r\ncontent-type: image/png", True)]
+)
+def test_a_type_alone_makes_a_file(head: str, is_file: bool) -> None:
+    body = part(f"content-disposition: form-data; name=a{head}") + b"--line--\r\n"
+    assert [part.is_file for part in read_parts(body, TYPE, LIMITS)] == [is_file]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_a_boundary_may_not_be_endless() -> None:
         (field("a", b"1") * 17, "The body has more than 16 form fields."),
         (
             field("files", b"x" * 257),
-            "Form field 'files' has 257 bytes. At most 256 are accepted. A file needs a file name.",
+            "Form field 'files' has 257 bytes. At most 256 are accepted. A file needs a file name or a type.",
         ),
     ],
 )
