@@ -21,7 +21,7 @@ from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
 from common.serving.upstream import Deliver
 from common.types import Request
-from common.wire.channels import INFER_STREAM, channel_options, framed_bytes
+from common.wire.channels import DESCRIBE, INFER_STREAM, channel_options, framed_bytes
 from common.wire.frames import up_bytes
 from common.wire.messages import answer_from_wire
 from protos import tier_pb2 as pb
@@ -72,6 +72,9 @@ class StreamLink:
             INFER_STREAM,
             request_serializer=None,  # messages are put on the stream as bytes
             response_deserializer=pb.Down.FromString,
+        )
+        self._describe = self._channel.unary_unary(
+            DESCRIBE, pb.DescribeRequest.SerializeToString, pb.DescribeReply.FromString
         )
         metrics.upstream_is(address, False)
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -126,15 +129,16 @@ class StreamLink:
             asyncio.create_task(self._read(call)),
             asyncio.create_task(self._watch()),
         ]
+        introduction = asyncio.create_task(self._introduce())
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             call.cancel()
-            for task in tasks:
+            for task in (*tasks, introduction):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, introduction, return_exceptions=True)
             self._set_up(False)
             self._fail_pending()
 
@@ -154,6 +158,18 @@ class StreamLink:
             if not self.up:
                 self._set_up(True)
             self._receive(down)
+
+    async def _introduce(self) -> None:
+        """Warn early of another bundle; correctness does not need it, since every request names its own."""
+        reply = await self._describe(pb.DescribeRequest(), wait_for_ready=True)
+        if reply.bundle != self._bundle.digest:
+            log.warning(
+                "upstream %s serves bundle %s (%s), not %s: it will refuse what is forwarded",
+                self.address,
+                reply.bundle_name,
+                reply.bundle,
+                self._bundle.name,
+            )
 
     async def _watch(self) -> None:
         """Ping; mark a silent upstream as down, and end the stream when it stays silent."""

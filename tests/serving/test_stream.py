@@ -123,7 +123,9 @@ async def test_with_two_addresses_one_may_die(network: Network) -> None:
             assert {(a.tier, a.degraded) for a in answers} == {("cloud", None)}
 
 
-async def test_another_digest_is_refused_there_and_degraded_here(network: Network, tmp_path: Path) -> None:
+async def test_another_digest_is_refused_there_and_degraded_here(
+    network: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bundle, _ = network
     other, _ = write_skip(tmp_path, seed=9)
     async with (
@@ -132,7 +134,8 @@ async def test_another_digest_is_refused_there_and_degraded_here(network: Networ
     ):
         await until(pool.up)
         answers = await ask(device, make_request(bundle, inputs(4), point="full"))
-    assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.UPSTREAM_REJECTED)}
+        assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.UPSTREAM_REJECTED)}
+        await until(lambda: any("it will refuse" in record.message for record in caplog.records))
 
 
 async def test_a_late_answer_is_counted_and_dropped(network: Network) -> None:
