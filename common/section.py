@@ -60,8 +60,9 @@ class Section:
     def done(self) -> None:
         """Raise ConfigError when a key was not taken."""
         for key in self._left:
+            name = key if isinstance(key, str) and key.isprintable() else repr(key)
             raise ConfigError(
-                f"{self._path}: {self._at(str(key)[:80])} is not a known key.{nearest(str(key), self._known, 'key')}"
+                f"{self._path}: {self._at(name[:80])} is not a known key.{nearest(str(key), self._known, 'key')}"
             )
 
 

@@ -115,6 +115,8 @@ def test_a_relay_and_a_single_tier(tmp_path: Path) -> None:
         (changed(edge={"grcp": "127.0.0.1:1"}), "tiers.edge.grcp is not a known key. The nearest key is 'grpc'."),
         ({**three_tiers(), "operating_pont": "full"}, "The nearest key is 'operating_point'."),
         ({**three_tiers(), "operating_point": "defualt"}, "The nearest operating point is 'default'."),
+        (changed(edge={"a\nb": 1}), r"tiers.edge.'a\nb' is not a known key"),
+        (changed(edge={7: 1}), "tiers.edge.7 is not a known key"),
         ({**three_tiers(), "plan": {}}, "plan is reserved"),
         ({**three_tiers(), "audit": 1}, "audit is reserved"),
         (changed(edge={"views": 2}), "tiers.edge.views is reserved"),
