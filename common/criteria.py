@@ -35,6 +35,7 @@ class Criterion(Protocol):
     name: str
     accept_all: float  # the threshold that accepts every row
     stricter_is_higher: bool  # whether raising the threshold accepts fewer rows
+    keeps_state: bool  # whether `decide` leaves state for later exits; `accepts` and `score` serve those without
 
     def check(self, threshold: float) -> None:
         """Raise ValueError unless `threshold` lies in the criterion's range (NaN: never accept)."""
@@ -80,6 +81,7 @@ class _Bounded:
     """Shared by criteria whose score and threshold lie between 0 and 1."""
 
     name: str
+    keeps_state = False
 
     def check(self, threshold: float) -> None:
         """Raise ValueError unless the threshold lies between 0 and 1, or is NaN."""

@@ -44,7 +44,8 @@ class Exits:
         """
         leave = self._exits[exit]
         logits_BC = outputs[leave.logits]
-        if len(logits_BC) == 1 and logits_BC.shape[1] <= _ROW_CLASSES and not chunks[0].state:
+        stateless = not chunks[0].state and not chunks[0].job.criterion.keeps_state
+        if stateless and len(logits_BC) == 1 and logits_BC.shape[1] <= _ROW_CLASSES:
             return self._judge_row(exit, chunks[0], logits_BC)
         probs_BC = softmax(logits_BC, leave.temperature)
         labels_B = probs_BC.argmax(axis=1)

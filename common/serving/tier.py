@@ -187,6 +187,8 @@ class Tier:
         return (job.criterion.name, *((name, tensor.shape[1:]) for name, tensor in sorted(named)))
 
     def _advance(self, stage: int, chunk: Chunk) -> None:
+        if chunk.state:
+            chunk.key = self._key(chunk.job, chunk)
         if stage < self.stop:
             self.batcher.submit(stage, chunk)
         elif chunk.job.request.forward:
