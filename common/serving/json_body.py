@@ -87,22 +87,24 @@ class JsonBody:
         """
         if b"\\" in body:
             return False
-        texts = [value for value in options.values() if isinstance(value, str)]
-        if body.count(b'"') != 2 * (1 + len(options) + len(texts)):
+        spelled = ""  # the letters that keys and options account for; "inputs" holds none of those that count
+        quoted = 1 + len(options)
+        for key, value in options.items():
+            if isinstance(value, str):
+                quoted += 1
+                spelled += key + value
+            elif isinstance(value, bool):
+                spelled += key + ("true" if value else "false")
+            else:
+                spelled += key
+        if body.count(b'"') != 2 * quoted:
             return False
-        if (b"l" in body or b"r" in body) and (
-            body.count(b"true") + body.count(b"false") + body.count(b"null")
-            != sum(isinstance(value, bool) for value in options.values())
-        ):
+        # true holds an r, false and null an l
+        if body.count(b"r") != spelled.count("r") or body.count(b"l") != spelled.count("l"):
             return False
         if not self._whole:
             return True
-        if b"." in body or b"E" in body:
-            return False
-        if not options:
-            return b"e" not in body
-        spelled = [*options, *texts, *("true" if v else "false" for v in options.values() if isinstance(v, bool))]
-        return body.count(b"e") == sum(text.count("e") for text in spelled)
+        return b"." not in body and b"E" not in body and body.count(b"e") == spelled.count("e")
 
     def _exactly(self, inputs: list[object]) -> Tensors:
         sizes_of_rows: list[Sizes] = [{} for _ in inputs]
