@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, at the import below: a tier reports to nobody
 import onnxruntime
 
 from common.bundle import Bundle

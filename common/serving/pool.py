@@ -17,8 +17,8 @@ from common.types import Answer, Request, Rows
 
 log = logging.getLogger(__name__)
 
-RESOLVE_UP_S = 10.0
-RESOLVE_DOWN_S = 1.0
+LOOK_S = 0.25
+RESOLVE_S = 10.0
 
 
 class Link(Protocol):
@@ -107,9 +107,13 @@ class Pool:
         return min(usable, key=lambda link: link.rows_in_flight)
 
     async def _keep_resolving(self) -> None:
+        """Now and then while all is well, and at once when no address answers: it may have a new one."""
+        resolved = time.monotonic()
         while True:
-            await asyncio.sleep(RESOLVE_UP_S if self.up() else RESOLVE_DOWN_S)
-            await self._resolve()
+            await asyncio.sleep(LOOK_S)
+            if not self.up() or time.monotonic() - resolved > RESOLVE_S:
+                await self._resolve()
+                resolved = time.monotonic()
 
     async def _resolve(self) -> None:
         loop = asyncio.get_running_loop()
