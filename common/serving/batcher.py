@@ -50,6 +50,29 @@ class RunCost:
         return 0.0
 
 
+class Solo:
+    """Whether rows come one by one, so that waiting a round of the loop for others would be in vain.
+
+    A round costs a caller two turns of the event loop. It is skipped after `ALONE` rounds that joined nobody;
+    every `PROBE`-th time it is waited out all the same, to notice when callers have become many.
+    """
+
+    ALONE, PROBE = 16, 32
+
+    def __init__(self) -> None:
+        self._alone = 0
+        self._asked = 0
+
+    def now(self) -> bool:
+        """Whether to run at once."""
+        self._asked += 1
+        return self._alone >= self.ALONE and self._asked % self.PROBE != 0
+
+    def saw(self, chunks: int) -> None:
+        """Learn how many chunks shared a run."""
+        self._alone = self._alone + 1 if chunks == 1 else 0
+
+
 class Batcher:
     """Queues of chunks in front of the stages of one tier, and the one runtime behind them.
 
@@ -78,7 +101,8 @@ class Batcher:
         self._queues: dict[int, deque[Chunk]] = {stage: deque() for stage in runners}
         self.costs: dict[int, RunCost] = {stage: RunCost() for stage in runners}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
-        self._busy = False  # a run on the thread, or a turn that is scheduled
+        self._busy = False  # a run under way, or a turn that is scheduled
+        self._solo = Solo()
         self.rows = 0  # waiting
         metrics.watch_queue(lambda: self.rows)
 
@@ -94,8 +118,13 @@ class Batcher:
         self._thread.shutdown(wait=False)
 
     def _wake(self) -> None:
-        if not self._busy and self.rows:
-            self._busy = True
+        """See that waiting rows run: now where callers come one by one, else after this round of the loop."""
+        if self._busy or not self.rows:
+            return
+        self._busy = True
+        if self._solo.now():
+            self._turn()
+        else:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -104,7 +133,8 @@ class Batcher:
             self._busy = False
             self._wake()
             return
-        rows = sum(len(chunk) for chunk in chunks)
+        self._solo.saw(len(chunks))
+        rows = sum(map(len, chunks))
         tensors = _join([chunk.tensors for chunk in chunks])
         started = time.monotonic()
         for chunk in chunks:
