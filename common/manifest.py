@@ -12,9 +12,14 @@ from typing import Any
 
 FORMAT_VERSION = 1
 DTYPES = frozenset("bool uint8 int8 int16 int32 int64 float16 float32 float64".split())
-CODECS = frozenset({"raw", "u8"})
-COMPRESSIONS = frozenset({"none", "zstd"})
+CODECS = ("raw", "u8", "u8c", "u4", "u4c", "float16", "bfloat16")
+AFFINE = frozenset({"u8", "u8c", "u4", "u4c"})  # those that divide a range into steps
+PER_CHANNEL = frozenset({"u8c", "u4c"})  # with one range per channel, the first axis of a row
+COMPRESSIONS = ("none", "zstd", "lz4")
 RESERVED_POINTS = ("default", "full")
+
+
+Range = float | tuple[float, ...]  # one end of a range: for the whole tensor, or one per channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +75,8 @@ class CutTensor:
     name: str
     codec: str = "raw"
     compression: str = "none"
-    low: float | None = None  # calibrated range of an affine codec; None: that of each message
-    high: float | None = None
+    low: Range | None = None  # calibrated range of an affine codec; None: that of each message
+    high: Range | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

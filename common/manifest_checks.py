@@ -6,7 +6,7 @@ import math
 
 from common.criteria import CRITERIA
 from common.errors import BundleError
-from common.manifest import RESERVED_POINTS, Manifest
+from common.manifest import PER_CHANNEL, RESERVED_POINTS, CutTensor, Manifest, TensorSpec
 
 
 def check_graph(m: Manifest) -> None:
@@ -39,11 +39,19 @@ def check_graph(m: Manifest) -> None:
                     raise BundleError(
                         f"manifest.json: cuts[{number}] carries {crossing.name!r}, which nobody has written."
                     )
-                if crossing.codec != "raw" and not m.tensors[crossing.name].dtype.startswith("float"):
-                    raise BundleError(
-                        f"manifest.json: cuts[{number}] codes {crossing.name!r} with {crossing.codec}. "
-                        "Only float activations may be coded."
-                    )
+                _check_codec(m.tensors[crossing.name], crossing, f"manifest.json: cuts[{number}]")
+
+
+def _check_codec(spec: TensorSpec, how: CutTensor, where: str) -> None:
+    if how.codec != "raw" and not spec.dtype.startswith("float"):
+        raise BundleError(f"{where} codes {how.name!r} with {how.codec}. Only float activations may be coded.")
+    channels = spec.shape[0] if spec.shape else None
+    if how.codec in PER_CHANNEL and not isinstance(channels, int):
+        raise BundleError(f"{where} codes {how.name!r} with {how.codec}, but its rows have no fixed first axis.")
+    ranges = len(how.low) if isinstance(how.low, tuple) else None
+    if how.low is not None and ranges != (channels if how.codec in PER_CHANNEL else None):
+        wanted = f"lists of {channels} numbers, one per channel" if how.codec in PER_CHANNEL else "one number each"
+        raise BundleError(f"{where}: low and high of {how.name!r} must be {wanted}, as {how.codec} has them.")
 
 
 def check_exits(m: Manifest) -> None:

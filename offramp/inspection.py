@@ -9,6 +9,7 @@ import numpy as np
 
 from common.bundle import Bundle
 from common.manifest import CutTensor, Manifest, TensorSpec
+from common.wire.codecs import stored_at_most
 
 Document = dict[str, Any]
 
@@ -84,11 +85,10 @@ def _raw_bytes(spec: TensorSpec) -> int | None:
 
 
 def _coded_bytes(spec: TensorSpec, crossing: CutTensor) -> int | None:
-    size = spec.row_elements if crossing.codec == "u8" else _raw_bytes(spec)
-    if size is None or crossing.compression == "none":
-        return size
-    small = 128 << 10
-    return size + (size >> 8) + ((small - size) >> 11 if size < small else 0)  # zstd's own bound
+    if spec.row_elements is None:
+        return None
+    channels = spec.shape[0] if spec.shape else 1
+    return stored_at_most(crossing, spec.row_elements, np.dtype(spec.dtype).itemsize, int(channels))
 
 
 def _sum(sizes: Any) -> int | None:

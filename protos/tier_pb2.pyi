@@ -32,11 +32,17 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CODEC_RAW: _ClassVar[Codec]
     CODEC_U8: _ClassVar[Codec]
+    CODEC_FLOAT16: _ClassVar[Codec]
+    CODEC_BFLOAT16: _ClassVar[Codec]
+    CODEC_U8C: _ClassVar[Codec]
+    CODEC_U4: _ClassVar[Codec]
+    CODEC_U4C: _ClassVar[Codec]
 
 class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     COMPRESSION_NONE: _ClassVar[Compression]
     COMPRESSION_ZSTD: _ClassVar[Compression]
+    COMPRESSION_LZ4: _ClassVar[Compression]
 
 class Degraded(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -61,8 +67,14 @@ DTYPE_FLOAT32: DType
 DTYPE_FLOAT64: DType
 CODEC_RAW: Codec
 CODEC_U8: Codec
+CODEC_FLOAT16: Codec
+CODEC_BFLOAT16: Codec
+CODEC_U8C: Codec
+CODEC_U4: Codec
+CODEC_U4C: Codec
 COMPRESSION_NONE: Compression
 COMPRESSION_ZSTD: Compression
+COMPRESSION_LZ4: Compression
 DEGRADED_NONE: Degraded
 DEGRADED_DEADLINE: Degraded
 DEGRADED_UPSTREAM_UNAVAILABLE: Degraded

@@ -158,3 +158,47 @@ def test_a_manifest_that_does_not_add_up(tmp_path: Path, path: tuple[Any, ...], 
     with pytest.raises(BundleError, match=sentence):
         write_manifest(tmp_path, wrong(good, *path, value=value))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "sentence"),
+    [
+        ({"codec": "u8", "low": 0.0}, "both low and high"),
+        ({"codec": "u8", "low": 1.0, "high": 1.0}, "low must be below high"),
+        ({"codec": "u8", "low": "a", "high": 1.0}, "low is 'a'. It must be a finite number"),
+        ({"codec": "raw", "low": 0.0, "high": 1.0}, "raw has no use for"),
+        ({"codec": "float16", "low": 0.0, "high": 1.0}, "float16 has no use for"),
+        ({"codec": "u8", "low": [0.0] * 6, "high": [1.0] * 6}, "must be one number each, as u8 has them"),
+        ({"codec": "u4c", "low": 0.0, "high": 1.0}, "must be lists of 6 numbers, one per channel, as u4c has them"),
+        ({"codec": "u4c", "low": [0.0] * 5, "high": [1.0] * 5}, "must be lists of 6 numbers"),
+        ({"codec": "u4c", "low": [0.0] * 6, "high": [1.0] * 5}, "as many values in low as in high"),
+        ({"codec": "u4c", "low": [0.0] * 6, "high": 1.0}, "as many values in low as in high"),
+        ({"codec": "u4c", "low": [0.0] * 6, "high": [1.0] * 5 + [0.0]}, "low must be below high"),
+        ({"compression": "gzip"}, "one of none, zstd, lz4"),
+    ],
+)
+def test_codes_that_do_not_fit_their_tensor(tmp_path: Path, coding: dict[str, Any], sentence: str) -> None:
+    manifest = skip_manifest([b"", b"", b"", b""])
+    manifest["cuts"][2]["tensors"][0] |= coding
+    with pytest.raises(BundleError, match=sentence):
+        write_manifest(tmp_path, manifest)
+
+
+def test_per_channel_needs_channels_and_codes_need_floats(tmp_path: Path) -> None:
+    manifest = skip_manifest([b"", b"", b"", b""])
+    manifest["cuts"][2]["tensors"][0]["codec"] = "u8c"
+    manifest["tensors"]["h2"] = {"dtype": "float32", "shape": ["tokens", 6]}
+    with pytest.raises(BundleError, match="no fixed first axis"):
+        write_manifest(tmp_path, manifest)
+    manifest["tensors"]["h2"] = {"dtype": "int32", "shape": [6]}
+    with pytest.raises(BundleError, match="Only float activations"):
+        write_manifest(tmp_path, manifest)
+
+
+def test_ranges_per_channel_are_read_back(tmp_path: Path) -> None:
+    manifest = skip_manifest([b"", b"", b"", b""], codec="u4c", compression="lz4")
+    manifest["cuts"][2]["tensors"][0] |= {"low": [0.0] * 6, "high": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    write_manifest(tmp_path, manifest)
+    (how,) = Bundle(tmp_path).manifest.cuts[2]
+    assert (how.codec, how.compression) == ("u4c", "lz4")
+    assert how.low == (0.0,) * 6 and how.high == (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)

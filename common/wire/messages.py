@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from common.errors import Malformed
 from common.limits import Limits
 from common.manifest import CODECS, COMPRESSIONS, DTYPES
 from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
-from common.wire.codecs import Coded, decode
+from common.wire.codecs import NO_RANGE, Coded, decode
 from protos import tier_pb2 as pb
 
 # The stubs type enum fields more narrowly than what Value returns.
@@ -21,6 +23,8 @@ _COMPRESSION_TO_WIRE: dict[str, Any] = {
     name: pb.Compression.Value(f"COMPRESSION_{name.upper()}") for name in COMPRESSIONS
 }
 _COMPRESSION_FROM_WIRE = {number: name for name, number in _COMPRESSION_TO_WIRE.items()}
+assert set(_CODEC_FROM_WIRE) == set(pb.Codec.values()), "every codec of the proto is known here"
+assert set(_COMPRESSION_FROM_WIRE) == set(pb.Compression.values()), "and every compression"
 _PURPOSE_TO_WIRE: dict[Purpose, Any] = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
 _PURPOSE_FROM_WIRE = {number: purpose for purpose, number in _PURPOSE_TO_WIRE.items()}
 _DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {
@@ -40,9 +44,9 @@ def tensor_header(coded: Coded) -> pb.Tensor:
         codec=_CODEC_TO_WIRE[coded.codec],
         compression=_COMPRESSION_TO_WIRE[coded.compression],
     )
-    if coded.codec != "raw":
-        message.scale.append(coded.scale)
-        message.offset.append(coded.offset)
+    if len(coded.scale):
+        message.scale.extend(coded.scale.tolist())
+        message.offset.extend(coded.offset.tolist())
     return message
 
 
@@ -63,17 +67,14 @@ def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
         raise Malformed(
             f"tensor {name!r} has {len(message.shape)} axes. At most {_MAX_RANK} are accepted.", "bad_shape"
         )
-    affine = codec != "raw"
-    if affine and not (len(message.scale) == len(message.offset) == 1 and dtype.startswith("float")):
-        raise Malformed(f"tensor {name!r} must be a float tensor with one scale and one offset.", "bad_value")
     coded = Coded(
         name=name,
         dtype=dtype,
         shape=tuple(message.shape),
         codec=codec,
         compression=compression,
-        scale=message.scale[0] if affine else 1.0,
-        offset=message.offset[0] if affine else 0.0,
+        scale=np.array(message.scale, np.float32) if message.scale else NO_RANGE,
+        offset=np.array(message.offset, np.float32) if message.offset else NO_RANGE,
         data=message.data,
     )
     return decode(coded, max_bytes=max_bytes)
