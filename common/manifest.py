@@ -115,6 +115,12 @@ class Manifest:
     exits: tuple[Exit, ...]
     operating_points: Mapping[str, OperatingPoint]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    input_codes: tuple[CutTensor, ...] = ()  # how the input travels between tiers, lossless
+    input_cuts: frozenset[int] = frozenset()  # cuts at which it travels instead of the activations
+
+    def codes(self, stage: int) -> tuple[CutTensor, ...]:
+        """How the tensors that are live at `stage` travel to the tier that runs it."""
+        return self.cuts[stage - 1] if stage else self.input_codes
 
     def live(self, stage: int) -> tuple[str, ...]:
         """Names of the tensors that must be there before `stage` runs."""

@@ -113,11 +113,13 @@ def _check_range(tensor: CutTensor, where: str) -> None:
         raise BundleError(f"manifest.json: {where}.low must be below high.")
 
 
-def _cut(value: object, where: str) -> tuple[CutTensor, ...]:
+def _cut(value: object, where: str) -> tuple[tuple[CutTensor, ...], bool]:
+    """The tensors of a cut, and whether the input travels there instead of them."""
     read = kinds.Reader(value, where)
     tensors = read.take("tensors", kinds.list_of(_cut_tensor))
+    forward = read.take("forward", kinds.one_of("activations", "input"), "activations")
     read.done()
-    return tensors
+    return tensors, forward == "input"
 
 
 def _exit(value: object, where: str) -> Exit:
@@ -166,18 +168,23 @@ def parse_manifest(document: object) -> Manifest:
         )
     name = read.take("name", kinds.name)
     source = kinds.Reader(read.take("input", kinds.free), "input")
+    inputs = source.take("tensors", kinds.list_of(kinds.name))
+    compression = source.take("compression", kinds.one_of(*COMPRESSIONS), "none")
+    cuts = read.take("cuts", kinds.list_of(_cut))
     manifest = Manifest(
         name=name,
-        inputs=source.take("tensors", kinds.list_of(kinds.name)),
+        inputs=inputs,
         image=source.take("image", kinds.or_null(_image), None),
         classes=read.take("classes", kinds.list_of(kinds.text)),
         tensors=read.take("tensors", kinds.named(_tensor)),
         buckets=read.take("buckets", kinds.map_of(kinds.list_of(kinds.positive)), {}),
         stages=read.take("stages", kinds.list_of(_stage)),
-        cuts=read.take("cuts", kinds.list_of(_cut)),
+        cuts=tuple(tensors for tensors, _ in cuts),
         exits=read.take("exits", kinds.list_of(_exit)),
         operating_points=read.take("operating_points", kinds.named(_point)),
         provenance=read.take("provenance", kinds.free, {}),
+        input_codes=tuple(CutTensor(name=tensor, compression=compression) for tensor in inputs),
+        input_cuts=frozenset(number for number, (_, forwards_input) in enumerate(cuts) if forwards_input),
     )
     source.done()
     read.done()

@@ -48,6 +48,7 @@ class Chunk:
     ids: tuple[int, ...]
     tensors: Tensors
     state: Tensors = field(default_factory=dict)
+    inputs: Tensors | None = None  # what entered stage 0, kept only where it will be forwarded
     best: Outcome | None = None  # of the deepest exit computed on this tier
     waiting_since: float = 0.0
     queue_s: float = 0.0
@@ -64,6 +65,7 @@ class Chunk:
             ids=tuple(self.ids[i] for i in rows),
             tensors={name: tensor[rows] for name, tensor in self.tensors.items()},
             state={name: tensor[rows] for name, tensor in self.state.items()},
+            inputs=None if self.inputs is None else {name: tensor[rows] for name, tensor in self.inputs.items()},
             best=None if self.best is None else self.best.take(rows),
             queue_s=self.queue_s,
             compute_s=self.compute_s,
@@ -82,5 +84,6 @@ class Chunk:
                 ids=self.ids[part],
                 tensors={name: tensor[part] for name, tensor in self.tensors.items()},
                 state={name: tensor[part] for name, tensor in self.state.items()},
+                inputs=None if self.inputs is None else {name: tensor[part] for name, tensor in self.inputs.items()},
                 key=self.key,
             )

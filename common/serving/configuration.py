@@ -31,6 +31,7 @@ def differences(
             tier.stop - 1
             for tier in system.tiers[:-1]
             if 0 < tier.stop < len(manifest.stages)
+            and tier.stop - 1 not in manifest.input_cuts
             and any(tensor.codec != "raw" for tensor in manifest.cuts[tier.stop - 1])
         }
     )

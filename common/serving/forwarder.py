@@ -7,6 +7,7 @@ answer or with the deepest exit computed here.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 
 from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
@@ -27,6 +28,7 @@ class Forwarder:
         timeout_s: the longest wait for it.
         operating_point: what a request gets that names none.
         max_rows: rows that may wait for upstream at a time.
+        exits_passed: exits that lie on this tier or below it.
         received: called with upstream's answers for rows of a chunk.
         give_up: called with the rows that got none, and why.
     """
@@ -39,6 +41,7 @@ class Forwarder:
         timeout_s: float,
         operating_point: str,
         max_rows: int,
+        exits_passed: int,
         received: Received,
         give_up: GiveUp,
     ) -> None:
@@ -47,6 +50,7 @@ class Forwarder:
         self._timeout_s = timeout_s
         self._operating_point = operating_point
         self._max_rows = max_rows
+        self._exits_passed = exits_passed
         self._received = received
         self._give_up = give_up
         self._rows = 0  # waiting for upstream
@@ -96,13 +100,14 @@ class Forwarder:
         left = min(asked.deadline.left(), self._timeout_s) - RESERVE_S
         if left <= 0 or self.upstream.in_vain(left):
             raise DeadlineExceeded("Too little time is left to ask upstream.")
+        start, rows, thresholds = self._what_travels(stage, chunk)
         request = Request(
             request_id=self._unique(asked.request_id),
-            rows=Rows(ids=chunk.ids, tensors=chunk.tensors, state=chunk.state),
+            rows=rows,
             bundle=asked.bundle,
             operating_point=asked.operating_point or self._operating_point,
-            start_stage=stage,
-            thresholds=asked.thresholds,
+            start_stage=start,
+            thresholds=thresholds,
             deadline=Deadline.after(left),
             want_probabilities=asked.want_probabilities,
             purpose=asked.purpose,
@@ -118,6 +123,18 @@ class Forwarder:
         finally:
             self._rows -= len(chunk)
             self._ids.discard(request.request_id)
+
+    def _what_travels(self, stage: int, chunk: Chunk) -> tuple[int, Rows, tuple[float, ...]]:
+        """Activations that upstream goes on from, or the input that it starts from again.
+
+        In the second case no exit that was passed here may accept there, whatever the other runtime computes.
+        """
+        if chunk.inputs is None:
+            rows = Rows(ids=chunk.ids, tensors=chunk.tensors, state=chunk.state)
+            return stage, rows, chunk.job.request.thresholds
+        later = chunk.job.thresholds[self._exits_passed :]
+        thresholds = (*(math.nan,) * self._exits_passed, *later)
+        return 0, Rows(ids=chunk.ids, tensors=chunk.inputs), thresholds
 
     def _unique(self, request_id: str) -> str:
         """The caller's id, changed only where another caller's request with the same id is under way."""

@@ -52,14 +52,13 @@ class TierServer:
                 config.upstream,
                 partial(_connect, config.upstream_protocol, bundle=bundle, config=config, metrics=self.metrics),
             )
-        runners = load_stages(
-            bundle, start=config.start, stop=config.stop, runtime=config.runtime, threads=config.threads
-        )
+        stop = config.stop if config.stop > config.start else 0  # a relay runs nothing, whatever it holds
+        runners = load_stages(bundle, start=config.start, stop=stop, runtime=config.runtime, threads=config.threads)
         self.tier = Tier(
             name=config.name,
             bundle=bundle,
             runners=runners,
-            stop=config.stop,
+            stop=stop,
             operating_point=system.operating_point,
             limits=config.limits,
             metrics=self.metrics,

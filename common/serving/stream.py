@@ -83,9 +83,7 @@ class StreamLink:
         """Send a request and wait for all its answers; raises RequestError."""
         if not self.up:
             raise Unavailable(f"Upstream {self.address} is down.")
-        stage = request.start_stage
-        cut = self._bundle.manifest.cuts[stage - 1] if stage else ()
-        message = up_bytes(request, cut)
+        message = up_bytes(request, self._bundle.manifest.codes(request.start_stage))
         pending = self._pending[request.request_id] = _Pending(len(request.rows), deliver)
         self.rows_in_flight += len(request.rows)
         self._send(message)

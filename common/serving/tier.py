@@ -89,6 +89,7 @@ class Tier:
             timeout_s=upstream_timeout_s,
             operating_point=operating_point,
             max_rows=self.limits.queue_rows,
+            exits_passed=sum(leave.stage < stop for leave in self._manifest.exits),
             received=self._received,
             give_up=self._give_up,
         )
@@ -107,6 +108,8 @@ class Tier:
         self.in_flight += 1
         try:
             whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=request.rows.state)
+            if request.start_stage == 0 and self.stop - 1 in self._manifest.input_cuts:
+                whole.inputs = request.rows.tensors
             whole.key = self._key(job, whole)
             for chunk in whole.parts(self.limits.run_rows):
                 self._advance(request.start_stage, chunk)

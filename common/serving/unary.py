@@ -46,9 +46,7 @@ class UnaryLink:
         """Call upstream once; raises RequestError."""
         if not self.up:
             raise Unavailable(f"Upstream {self.address} is down.")
-        stage = request.start_stage
-        cut = self._bundle.manifest.cuts[stage - 1] if stage else ()
-        message = request_bytes(request, cut)
+        message = request_bytes(request, self._bundle.manifest.codes(request.start_stage))
         self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
         left = request.deadline.left()
         started = time.monotonic()

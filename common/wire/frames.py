@@ -43,7 +43,7 @@ def request_parts(request: Request, cut: Sequence[CutTensor]) -> list[Buffer]:
 
     Args:
         request: rows with the tensors that cross `cut`.
-        cut: how they are coded; empty for the network's input, which travels raw like any tensor not named.
+        cut: how they are coded; a tensor that it does not name travels raw.
     """
     how = {tensor.name: tensor for tensor in cut}
     parts: list[Buffer] = [header_to_wire(request).SerializeToString()]

@@ -46,10 +46,15 @@ def test_differences_from_the_measured_configuration(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path, codec="u8")
     runners = load_stages(bundle, start=0, stop=4, runtime="onnxruntime", threads=1)
 
+    input_cuts: set[int] = set()
+
     def said(stops: list[int], configuration: dict[str, object] | None) -> tuple[str, ...]:
         point = SimpleNamespace(configuration=configuration)
         manifest = SimpleNamespace(
-            operating_points={"p": point}, cuts=bundle.manifest.cuts, stages=bundle.manifest.stages
+            operating_points={"p": point},
+            cuts=bundle.manifest.cuts,
+            stages=bundle.manifest.stages,
+            input_cuts=input_cuts,
         )
         system = SimpleNamespace(tiers=[SimpleNamespace(stop=stop) for stop in stops])
         return differences(system, manifest, runners, "p")  # type: ignore[arg-type]
@@ -60,3 +65,5 @@ def test_differences_from_the_measured_configuration(tmp_path: Path) -> None:
     assert said([1, 4], same) == ("coded cuts are [0] instead of [0, 2]",)
     assert said([1, 3, 4], same | {"runtime": "openvino"}) == ("runtime is onnxruntime instead of openvino",)
     assert len(said([4], None)) == 1
+    input_cuts.add(0)
+    assert said([1, 3, 4], same) == ("coded cuts are [2] instead of [0, 2]",), "an input is forwarded as it is"
