@@ -9,10 +9,11 @@ probability of `count` or fewer under p = epsilon is at most delta.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
-_HALVINGS = 200  # of the interval [0, 1]; ends earlier once two neighbouring floats are reached
+from common.types import Array
 
 
 def at_most(count: int, rows: int, p: float) -> float:
@@ -28,14 +29,10 @@ def at_most(count: int, rows: int, p: float) -> float:
         return 1.0
     if p == 1.0:
         return 0.0
-    j = np.arange(1.0, count + 1.0)
-    log_choose = np.concatenate([[0.0], np.cumsum(np.log((rows - j + 1.0) / j))])
-    j = np.arange(count + 1.0)
-    log_terms = log_choose + j * math.log(p) + (rows - j) * math.log1p(-p)
-    highest = float(log_terms.max())
-    return min(1.0, math.exp(highest) * float(np.exp(log_terms - highest).sum()))
+    return _tail(_log_choose(count, rows), rows, p)
 
 
+@lru_cache(maxsize=4096)
 def upper_limit(count: int, rows: int, delta: float) -> float:
     """One-sided upper limit: the true probability exceeds it with probability at most delta.
 
@@ -53,12 +50,11 @@ def upper_limit(count: int, rows: int, delta: float) -> float:
         return 1.0
     if count == 0:
         return smallest_epsilon(rows, delta)
+    log_choose = _log_choose(count, rows)
     low, high = count / rows, 1.0
-    for _ in range(_HALVINGS):
+    while high - low > 1e-13 * high:
         middle = (low + high) / 2.0
-        if middle in (low, high):
-            break
-        if at_most(count, rows, middle) <= delta:
+        if _tail(log_choose, rows, middle) <= delta:
             high = middle
         else:
             low = middle
@@ -70,6 +66,7 @@ def lower_limit(count: int, rows: int, delta: float) -> float:
     return 1.0 - upper_limit(rows - count, rows, delta)
 
 
+@lru_cache(maxsize=4096)
 def most_losses(rows: int, epsilon: float, delta: float) -> int:
     """The largest count whose upper limit is at most epsilon; -1 when not even 0 will do."""
     _check(0, rows)
@@ -91,6 +88,20 @@ def smallest_epsilon(rows: int, delta: float) -> float:
     _check(0, rows)
     _check_level(delta)
     return 1.0 if rows == 0 else -math.expm1(math.log(delta) / rows)
+
+
+def _log_choose(count: int, rows: int) -> Array:
+    """Logarithms of "rows choose j" for j = 0, ..., count."""
+    j = np.arange(1.0, count + 1.0)
+    return np.concatenate([[0.0], np.cumsum(np.log((rows - j + 1.0) / j))])
+
+
+def _tail(log_choose: Array, rows: int, p: float) -> float:
+    """Sum of the terms of a binomial law, 0 < p < 1."""
+    j = np.arange(float(len(log_choose)))
+    log_terms = log_choose + j * math.log(p) + (rows - j) * math.log1p(-p)
+    highest = float(log_terms.max())
+    return min(1.0, math.exp(highest) * float(np.exp(log_terms - highest).sum()))
 
 
 def _check(count: int, rows: int) -> None:
