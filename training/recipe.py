@@ -22,12 +22,13 @@ class ModelSettings(Strict):
 
 
 class AugmentSettings(Strict):
-    """Largest random distortions of a training image; see `training.augment.Affine`."""
+    """Largest random distortions of a training image; see `training.augment.Distortion`."""
 
     degrees: float = Field(default=0.0, ge=0.0, le=180.0)
     shift: float = Field(default=0.0, ge=0.0, le=1.0)
     scale: float = Field(default=0.0, ge=0.0, lt=1.0)
     shear: float = Field(default=0.0, ge=0.0, le=1.0)
+    elastic: float = Field(default=0.0, ge=0.0, le=1.0)
 
 
 class TrainingSettings(Strict):

@@ -19,7 +19,7 @@ from torch import Tensor
 from calibration.datasets import Examples
 from common.errors import ConfigError
 from common.types import Array
-from training.augment import Affine
+from training.augment import Distortion
 from training.losses import exit_losses, joint_loss
 from training.network import MultiExitNetwork
 from training.progress import Reporter
@@ -122,12 +122,12 @@ def _batches(
     network: MultiExitNetwork, split: Examples, settings: TrainingSettings, generator: torch.Generator
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
     """Full batches of one epoch in random order; images are distorted, what is left over is dropped."""
-    affine = Affine(**settings.augment.model_dump())
+    distort = Distortion(**settings.augment.model_dump())
     order = torch.randperm(len(split), generator=generator).numpy()
     for at in range(0, len(split) - settings.batch_size + 1, settings.batch_size):
         part = order[at : at + settings.batch_size]
         inputs = _tensors(network, split.inputs, part)
-        distorted = tuple(affine(tensor, generator) if tensor.ndim == 4 else tensor for tensor in inputs)
+        distorted = tuple(distort(tensor, generator) if tensor.ndim == 4 else tensor for tensor in inputs)
         yield distorted, torch.from_numpy(split.labels_N[part])
 
 

@@ -10,7 +10,7 @@ from calibration.settings import DataSettings
 from common.errors import ConfigError
 from tests.synthetic import recipe
 from tests.training.nets import small
-from training.augment import Affine
+from training.augment import Distortion
 from training.losses import joint_loss, rate
 from training.network import MultiExitNetwork
 from training.progress import Silent, progress
@@ -135,15 +135,15 @@ def test_rate_grows_with_magnitude() -> None:
 def test_distortions_are_small_random_and_repeatable() -> None:
     images = torch.zeros(3, 1, 9, 9, dtype=torch.uint8)
     images[:, :, 3:6, 3:6] = 200
-    still = Affine()(images, torch.Generator().manual_seed(0))
+    still = Distortion()(images, torch.Generator().manual_seed(0))
     assert torch.equal(still, images)
-    affine = Affine(degrees=20, shift=0.1, scale=0.2, shear=0.2)
-    moved = [affine(images, torch.Generator().manual_seed(1)) for _ in range(2)]
+    distort = Distortion(degrees=20, shift=0.1, scale=0.2, shear=0.2, elastic=0.1)
+    moved = [distort(images, torch.Generator().manual_seed(1)) for _ in range(2)]
     assert torch.equal(*moved) and moved[0].dtype == torch.uint8
     assert not torch.equal(moved[0], images)
     assert not torch.equal(moved[0][0], moved[0][1])  # every image by its own amounts
-    assert affine(images.float(), torch.Generator()).dtype == torch.float32
-    far = Affine(shift=0.5)(images, torch.Generator().manual_seed(3))
+    assert distort(images.float(), torch.Generator()).dtype == torch.float32
+    far = Distortion(shift=0.5)(images, torch.Generator().manual_seed(3))
     assert far.float().mean() <= images.float().mean() + 1
 
 
