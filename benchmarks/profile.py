@@ -97,5 +97,29 @@ def _local() -> None:
         running.child.stop()
 
 
+def _hop() -> None:
+    from benchmarks.children import python
+    from benchmarks.networks import hop_bundle
+    from benchmarks.paths import BUILT
+    from benchmarks.places import PLACES
+    from benchmarks.tiers import Tiers
+
+    tiers = Tiers("hop-profile", {"device": 1, "edge": "rest"}, bundle=hop_bundle(16))
+    tiers.start("edge")
+    client = python("benchmarks.hop_client", "offramp", str(tiers.config), piped=True, log=BUILT / "device.log")
+    client.ask(kilobytes=16, in_flight=1, count=100)
+    for child, cores in zip((client, tiers.children["edge"]), PLACES["one core"](), strict=True):
+        child.pin(cores)
+    for in_flight in (1, 8):
+        for name, child in {"device": client, "edge": tiers.children["edge"]}.items():
+            count = int(client.ask(kilobytes=16, in_flight=in_flight, count=500)["rate"] * 8)
+            client.process.stdin.write(f'{{"kilobytes": 16, "in_flight": {in_flight}, "count": {count}}}\n'.encode())
+            client.process.stdin.flush()
+            print(f"=== {name}, 16 KB, {in_flight} in flight\n{shown(sample(child.process.pid, 5))}", flush=True)
+            print(client.process.stdout.readline().decode(), flush=True)
+    client.stop()
+    tiers.stop()
+
+
 if __name__ == "__main__":
-    {"local": _local}[sys.argv[1]]()
+    {"local": _local, "hop": _hop}[sys.argv[1]]()
