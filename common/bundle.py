@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from common.onnx_scan import refuse_external_data
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 16 << 20
+_MAX_STAGE_BYTES = (2 << 30) - 1  # what protobuf, and so an ONNX file, can hold
 
 
 class Bundle:
@@ -37,7 +39,7 @@ class Bundle:
 
     def __init__(self, root: str | Path, *, digest: str | None = None) -> None:
         self.root = Path(root)
-        raw = _read(self.root, MANIFEST, limit=_MAX_MANIFEST_BYTES)
+        raw = _read(self.root, MANIFEST, _MAX_MANIFEST_BYTES)
         self.digest = "sha256:" + hashlib.sha256(raw).hexdigest()
         if digest is not None and digest != self.digest:
             raise BundleError(f"{self.root} has digest {self.digest}. The configuration asks for {digest}.")
@@ -61,7 +63,7 @@ class Bundle:
             BundleError: when it is missing, changed, leaves the directory or uses external data.
         """
         entry = self.manifest.stages[stage]
-        raw = _read(self.root, entry.file)
+        raw = _read(self.root, entry.file, _MAX_STAGE_BYTES)
         if hashlib.sha256(raw).hexdigest() != entry.sha256:
             raise BundleError(f"{self.root / entry.file} does not match its sha256 in manifest.json: it was changed.")
         refuse_external_data(raw, str(self.root / entry.file))
@@ -91,26 +93,33 @@ def write_manifest(root: Path, document: Mapping[str, Any]) -> str:
 def _inside(root: Path, file: str, where: str) -> Path:
     """The path of `file` in the bundle; refuses any that would lead out of it."""
     pure = PurePosixPath(file)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in file or "\0" in file or not pure.parts:
-        raise BundleError(f"manifest.json: {where} is {file!r}. It must be a path inside the bundle.")
+    if pure.is_absolute() or ".." in pure.parts or "\\" in file or not file.isprintable() or not pure.parts:
+        raise BundleError(f"manifest.json: {where} is {file!a}. It must be a path inside the bundle.")
     path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        stays = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a link to itself
+        raise BundleError(f"{path} cannot be read: its links lead nowhere.") from None
+    if not stays:
         raise BundleError(f"manifest.json: {where} is {file!r}, which leads out of the bundle.")
     return path
 
 
-def _read(root: Path, file: str, limit: int | None = None) -> bytes:
+def _read(root: Path, file: str, limit: int) -> bytes:
     path = _inside(root, file, file) if file != MANIFEST else root / file
     try:
-        with open(path, "rb") as source:
+        # Without waiting: a pipe in place of a file must not hold the reader up.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as source:
             status = os.fstat(source.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise BundleError(f"{path} is not a regular file.")
-            if limit is not None and status.st_size > limit:
+            if status.st_size > limit:
                 raise BundleError(f"{path} has {status.st_size} bytes. At most {limit} are accepted.")
             return source.read()
     except FileNotFoundError:
         raise BundleError(f"{path} is missing.") from None
+    except MemoryError:
+        raise BundleError(f"{path} does not fit into this machine's memory.") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -125,7 +134,13 @@ def _strict_json(raw: bytes) -> object:
             raise ValueError("a key appears twice")
         return result
 
+    def finite(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise ValueError(f"{text[:40]} is too large")
+        return value
+
     try:
-        return json.loads(raw, parse_constant=no_constant, object_pairs_hook=no_twins)
+        return json.loads(raw.decode(), parse_constant=no_constant, parse_float=finite, object_pairs_hook=no_twins)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"manifest.json is not valid JSON: {error}.") from None

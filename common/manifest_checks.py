@@ -23,6 +23,7 @@ def check_graph(m: Manifest) -> None:
         )
     if m.image is not None and m.image.tensor not in m.inputs:
         raise BundleError(f"manifest.json: input.image.tensor {m.image.tensor!r} is not an input tensor.")
+    _check_twins(m)
     used = {*m.inputs}.union(*({*s.reads, *s.writes} for s in m.stages))
     for tensor in sorted(used - set(m.tensors)):
         raise BundleError(f"manifest.json: tensor {tensor!r} is used but not described under tensors.")
@@ -40,6 +41,18 @@ def check_graph(m: Manifest) -> None:
                         f"manifest.json: cuts[{number}] carries {crossing.name!r}, which nobody has written."
                     )
                 _check_codec(m.tensors[crossing.name], crossing, f"manifest.json: cuts[{number}]")
+
+
+def _check_twins(m: Manifest) -> None:
+    lists = {"input.tensors": m.inputs}
+    for number, stage in enumerate(m.stages):
+        lists |= {f"stages[{number}].reads": stage.reads, f"stages[{number}].writes": stage.writes}
+    for number, cut in enumerate(m.cuts):
+        lists[f"cuts[{number}].tensors"] = tuple(tensor.name for tensor in cut)
+    for where, names in lists.items():
+        twins = sorted(name for name in set(names) if names.count(name) > 1)
+        if twins:
+            raise BundleError(f"manifest.json: {where} names {twins[0]!r} twice.")
 
 
 def _check_codec(spec: TensorSpec, how: CutTensor, where: str) -> None:

@@ -161,7 +161,7 @@ def parse_manifest(document: object) -> Manifest:
         BundleError: naming the first key that is wrong.
     """
     read = kinds.Reader(document, "")
-    version = read.take("format_version", kinds.count)
+    version = read.take("format_version", kinds.positive)
     if version > FORMAT_VERSION:
         raise BundleError(
             f"manifest.json has format version {version}. This offramp reads up to {FORMAT_VERSION}: update it."

@@ -6,8 +6,8 @@ BundleError with one sentence that names the place.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -42,7 +42,9 @@ class Reader:
     def done(self) -> None:
         """Raise BundleError when a key was not taken."""
         if self._left:
-            raise BundleError(f"manifest.json: {self.at(sorted(self._left)[0])} is not a known key.")
+            key = sorted(self._left)[0]
+            shown = key[:80] if key.isprintable() else ascii(key[:80])
+            raise BundleError(f"manifest.json: {self.at(shown)} is not a known key.")
 
 
 def wrong(where: str, expected: str, value: object) -> BundleError:
@@ -77,15 +79,15 @@ def one_of(*choices: str) -> Callable[[object, str], str]:
 
 
 def count(value: object, where: str) -> int:
-    """A whole number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """A whole number from 0 that a float can hold exactly."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
         raise wrong(where, "a whole number from 0", value)
     return value
 
 
 def number(value: object, where: str) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise wrong(where, "a finite number", value)
     return float(value)
 

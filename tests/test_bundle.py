@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_a_missing_manifest(tmp_path: Path) -> None:
     assert "manifest.json is missing" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["../stage0.onnx", "/etc/passwd", "a\\b", ".."])
+@pytest.mark.parametrize("file", ["../stage0.onnx", "/etc/passwd", "a\\b", "..", "a\nb", "\ud800", "a\0b"])
 def test_a_path_that_leaves(root: Path, file: str) -> None:
     stages = json.loads((root / "manifest.json").read_text())["stages"]
     stages[0]["file"] = file
@@ -66,6 +67,25 @@ def test_a_link_that_leaves(root: Path, tmp_path: Path) -> None:
     (root / "stage0.onnx").unlink()
     (root / "stage0.onnx").symlink_to(outside)
     assert "leads out of the bundle" in refused(root)
+
+
+def test_a_link_to_itself(root: Path) -> None:
+    (root / "stage0.onnx").unlink()
+    (root / "stage0.onnx").symlink_to("stage0.onnx")
+    assert "its links lead nowhere" in refused(root)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "stage0.onnx"])
+def test_a_pipe_in_place_of_a_file(root: Path, file: str) -> None:
+    (root / file).unlink()
+    os.mkfifo(root / file)
+    assert "is not a regular file" in refused(root)
+
+
+def test_a_file_beyond_what_onnx_can_hold(root: Path) -> None:
+    with open(root / "stage0.onnx", "r+b") as file:
+        file.truncate(200 << 30)  # sparse
+    assert "At most 2147483647 are accepted" in refused(root)
 
 
 def test_external_data(root: Path) -> None:
@@ -106,9 +126,11 @@ def test_a_newer_format(root: Path) -> None:
     assert "has format version 2" in refused(root)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format_version": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format_version": NaN}', '{"a": 1, "a": 2}', "[" * 100_000, '{"a": 1e999}', "\u00e9"]
+)
 def test_no_json(root: Path, text: str) -> None:
-    (root / "manifest.json").write_text(text)
+    (root / "manifest.json").write_text(text, encoding="latin-1")
     assert refused(root).startswith("manifest.json")
 
 
@@ -150,6 +172,11 @@ def wrong(document: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
         (("input", "tensors"), [], "at least one tensor"),
         (("tensors", "x", "dtype"), "complex64", "one of bool"),
         (("name",), "a/b", "a name of letters"),
+        (("format_version",), 0, "a whole number from 1"),
+        (("input", "tensors"), ["x", "x"], "names 'x' twice"),
+        (("cuts", 2, "tensors"), [{"name": "h2"}, {"name": "h2"}], r"cuts\[2\]\.tensors names 'h2' twice"),
+        (("exits", 0, "temperature"), 10**400, "a finite number"),
+        (("tensors", "x", "shape"), [10**400], "a whole number"),
         (("stages", 0, "flops"), -1, "a whole number from 0"),
     ],
 )

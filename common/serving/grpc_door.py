@@ -1,32 +1,17 @@
-"""The gRPC door: `offramp.v1.Tier`, standard health and reflection. It converts and does nothing else."""
+"""The gRPC door: a server with `offramp.v1.Tier`, standard health and reflection."""
 
 from __future__ import annotations
-
-import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common.address import Address
-from common.errors import ConfigError, Malformed, Overloaded, RequestError, Unavailable
-from common.limits import Limits
-from common.serving.admission import admit
+from common.errors import ConfigError
 from common.serving.core import Core
-from common.serving.status import error_to_wire, grpc_status
-from common.serving.upstream import Deliver
-from common.types import Answer, Deadline, Request, Rows
+from common.serving.tier_service import TierService
 from common.wire.channels import SERVICE, server_options
-from common.wire.messages import answer_to_wire, request_from_wire
 from protos import tier_pb2 as pb
-from protos import tier_pb2_grpc
-
-log = logging.getLogger(__name__)
-
-UNREAD_S = 0.01  # between looks at a caller that sends without reading its replies
 
 
 class GrpcDoor:
@@ -41,8 +26,8 @@ class GrpcDoor:
         self._core = core
         self._server = grpc.aio.server(options=server_options(core.limits.max_message_bytes))
         self._health = health.aio.HealthServicer()
-        self.servicer = TierServicer(core, describe)
-        tier_pb2_grpc.add_TierServicer_to_server(self.servicer, self._server)
+        self.servicer = TierService(core, describe)
+        self._server.add_generic_rpc_handlers((self.servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -67,160 +52,3 @@ class GrpcDoor:
     async def stop(self) -> None:
         """Close all streams. Drain first: what is still in flight is cancelled."""
         await self._server.stop(grace=None)
-
-
-class TierServicer(tier_pb2_grpc.TierServicer):
-    """The methods of `offramp.v1.Tier`."""
-
-    def __init__(self, core: Core, describe: pb.DescribeReply) -> None:
-        self._core = core
-        self._describe = describe
-        self.draining = False
-
-    async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeReply:
-        """Say what this tier holds."""
-        return self._describe
-
-    async def Infer(self, message: pb.InferRequest, context: grpc.aio.ServicerContext) -> pb.InferReply:
-        """One request, one reply with all answers; a refusal becomes the call's status."""
-        started = time.monotonic()
-        answers: list[Answer] = []
-        left = context.time_remaining()
-        try:
-            await self._serve(message, answers.extend, None if left is None else Deadline.after(left))
-        except RequestError as error:
-            await context.abort(grpc_status(error), str(error))
-        return _reply(message.request_id, answers, started, last=True)
-
-    async def InferStream(
-        self, requests: AsyncIterator[pb.Up], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[pb.Down]:
-        """Many requests in flight; each ends with a last reply or a refusal."""
-        stream = _Stream(self, self._core.limits)
-        reader = asyncio.create_task(stream.read(requests))
-        try:
-            while (down := await stream.out.get()) is not None:
-                yield down
-        finally:
-            reader.cancel()
-            stream.cancel_all()
-
-    async def _serve(self, message: pb.InferRequest, deliver: Deliver, deadline: Deadline | None = None) -> None:
-        try:
-            if self.draining:
-                raise Unavailable("This tier is shutting down.", "draining")
-            await self._core.answer(self._admitted(message, deadline), deliver)
-        except RequestError as error:
-            self._core.refused(error.code)
-            raise
-
-    def _admitted(self, message: pb.InferRequest, deadline: Deadline | None) -> Request:
-        limits = self._core.limits
-        request = request_from_wire(message, limits)
-        manifest = self._core.bundle.manifest
-        if request.bundle == self._core.bundle.digest and request.start_stage < len(manifest.stages):
-            # With another bundle or stage the tier refuses the request before it looks at tensors.
-            tensors = admit(manifest, request.start_stage, request.rows.tensors, limits)
-            _check_rows(request.rows, len(next(iter(tensors.values()))))
-        else:
-            tensors = request.rows.tensors
-        if deadline is not None and deadline.at > request.deadline.at:
-            deadline = request.deadline
-        return Request(
-            request_id=request.request_id,
-            rows=Rows(ids=request.rows.ids, tensors=tensors, state=request.rows.state),
-            bundle=request.bundle,
-            operating_point=request.operating_point,
-            start_stage=request.start_stage,
-            thresholds=request.thresholds,
-            deadline=deadline or request.deadline,
-            want_probabilities=request.want_probabilities,
-            purpose=request.purpose,
-            traceparent=request.traceparent,
-        )
-
-
-class _Stream:
-    """One caller's stream: a task per request, one queue of messages down."""
-
-    def __init__(self, servicer: TierServicer, limits: Limits) -> None:
-        self.out: asyncio.Queue[pb.Down | None] = asyncio.Queue()
-        self._servicer = servicer
-        self._limits = limits
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-
-    async def read(self, requests: AsyncIterator[pb.Up]) -> None:
-        """Take messages until the caller closes its side, then wait for what is in flight."""
-        try:
-            async for up in requests:
-                while self.out.qsize() >= self._limits.stream_requests:
-                    await asyncio.sleep(UNREAD_S)
-                kind = up.WhichOneof("message")
-                if kind == "request":
-                    self._begin(up.request)
-                elif kind == "cancel":
-                    task = self._tasks.get(up.cancel.request_id)
-                    if task is not None:
-                        task.cancel()
-                elif kind == "ping":
-                    self.out.put_nowait(pb.Down(pong=pb.Pong(id=up.ping.id)))
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        finally:
-            self.out.put_nowait(None)
-
-    def cancel_all(self) -> None:
-        """Withdraw what is in flight: the caller is gone."""
-        for task in self._tasks.values():
-            task.cancel()
-
-    def _begin(self, message: pb.InferRequest) -> None:
-        name = message.request_id
-        if name in self._tasks:
-            self._refuse(name, Malformed(f"request_id {name[:80]!r} is in flight on this stream.", "duplicate_request"))
-            return
-        if len(self._tasks) >= self._limits.stream_requests:
-            self._refuse(name, Overloaded(f"{len(self._tasks)} requests are in flight on this stream: retry later."))
-            return
-        task = asyncio.get_running_loop().create_task(self._one(message))
-        self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
-
-    async def _one(self, message: pb.InferRequest) -> None:
-        started = time.monotonic()
-        name = message.request_id
-        waiting = len(message.row_ids)
-
-        def deliver(answers: Sequence[Answer]) -> None:
-            nonlocal waiting
-            waiting -= len(answers)
-            self.out.put_nowait(pb.Down(reply=_reply(name, answers, started, last=waiting == 0)))
-
-        try:
-            await self._servicer._serve(message, deliver)
-        except RequestError as error:
-            self._refuse(name, error)
-        except Exception:
-            log.exception("request %s failed", name[:80])
-            self._refuse(name, RequestError("The request failed on this tier.", "internal"))
-
-    def _refuse(self, request_id: str, error: RequestError) -> None:
-        self.out.put_nowait(pb.Down(refusal=pb.Refusal(request_id=request_id, status=error_to_wire(error))))
-
-
-def _check_rows(rows: Rows, count: int) -> None:
-    if len(rows.ids) != count:
-        raise Malformed(f"row_ids has {len(rows.ids)} entries. The tensors have {count} rows.", "bad_rows")
-    if len(set(rows.ids)) != count:
-        raise Malformed("row_ids holds an id twice.", "bad_rows")
-    for name, tensor in rows.state.items():
-        if tensor.ndim == 0 or len(tensor) != count:
-            raise Malformed(f"state {name!r} has shape {list(tensor.shape)}. It must have {count} rows.", "bad_shape")
-
-
-def _reply(request_id: str, answers: Sequence[Answer], started: float, *, last: bool) -> pb.InferReply:
-    return pb.InferReply(
-        request_id=request_id,
-        answers=[answer_to_wire(answer) for answer in answers],
-        last=last,
-        elapsed_us=int((time.monotonic() - started) * 1e6),
-    )

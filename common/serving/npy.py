@@ -45,7 +45,8 @@ def read_npy(data: bytes, spec: TensorSpec, what: str = "The body") -> Array:
     except ValueError as error:
         raise Malformed(f"{what} is not an npy file that is accepted: {error}.", "bad_npy") from None
     needed = math.prod(shape) * dtype.itemsize
-    if needed != len(data) - start:
+    extent = math.prod(max(size, 1) for size in shape)  # a zero hides no other size
+    if needed != len(data) - start or extent > max(len(data), 1):
         raise Malformed(
             f"{what} declares {shown(shape)} of {dtype}, {needed} bytes. It holds {len(data) - start}.", "bad_length"
         )

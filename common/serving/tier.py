@@ -107,7 +107,8 @@ class Tier:
         job = self._admit(request, deliver)
         self.in_flight += 1
         try:
-            whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=request.rows.state)
+            state = request.rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
+            whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=state)
             if request.start_stage == 0 and self.stop - 1 in self._manifest.input_cuts:
                 whole.inputs = request.rows.tensors
             whole.key = self._key(job, whole)
@@ -187,7 +188,7 @@ class Tier:
         if not self._symbolic and not chunk.state:
             return (job.criterion.name,)
         named = [*chunk.tensors.items(), *chunk.state.items()]
-        return (job.criterion.name, *((name, tensor.shape[1:]) for name, tensor in sorted(named)))
+        return (job.criterion.name, *sorted((name, tensor.shape[1:]) for name, tensor in named))
 
     def _advance(self, stage: int, chunk: Chunk) -> None:
         if chunk.state:

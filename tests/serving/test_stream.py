@@ -11,6 +11,7 @@ from common.bundle import Bundle
 from common.criteria import CRITERIA, Outputs
 from common.errors import Unavailable
 from common.types import Degraded, Tensors
+from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
@@ -220,14 +221,20 @@ async def test_a_foreign_client_on_the_stream(network: Network) -> None:
     empty.tensors[0].shape[0] = 0
     empty.tensors[0].data = b""
     far = wire(bundle, request_id="far", start_stage=99)
+    vast = wire(bundle, request_id="vast")
+    vast.tensors[0].shape[:] = [0, 2**32 - 1, 2**32 - 1, 2**32 - 1]
+    vast.tensors[0].data = b""
+    alias = wire(bundle, request_id="alias")
+    alias.state.add(name="h0", dtype=pb.DTYPE_UINT8, shape=[2], data=b"ab")
     async with (
         served(make_tier(bundle, 0, 4, name="cloud")) as (_, address),
         grpc.aio.insecure_channel(str(address)) as channel,
     ):
-        call = tier_pb2_grpc.TierStub(channel).InferStream()
-        expected = {"short": 3, "unknown": 9, "nan": 3, "twice": 3, "empty": 3, "far": 3}
-        for message in (short, unknown, nan, twice, empty, far):
-            await call.write(pb.Up(request=message))
+        call = channel.stream_stream(INFER_STREAM, None, pb.Down.FromString)()
+        expected = {"short": 3, "unknown": 9, "nan": 3, "twice": 3, "empty": 3, "far": 3, "vast": 3, "alias": 3, "": 3}
+        await call.write(b"\xff no message at all")
+        for message in (short, unknown, nan, twice, empty, far, vast, alias):
+            await call.write(pb.Up(request=message).SerializeToString())
         found = {}
         for _ in expected:
             down = await call.read()
@@ -235,10 +242,11 @@ async def test_a_foreign_client_on_the_stream(network: Network) -> None:
             found[down.refusal.request_id] = down.refusal.status.code
             assert down.refusal.status.message.endswith(".")
         assert found == expected
-        await call.write(pb.Up())
-        await call.write(pb.Up(ping=pb.Ping(id=42)))
+        await call.write(pb.Up().SerializeToString())
+        await call.write(pb.Up(ping=pb.Ping(id=42)).SerializeToString())
         assert (await call.read()).pong.id == 42
-        await call.write(pb.Up(request=good))
+        good.state.add(name="junk", dtype=pb.DTYPE_UINT8, shape=[2], data=b"ab")  # nobody keeps it
+        await call.write(pb.Up(request=good).SerializeToString())
         await call.done_writing()
         answered: list[int] = []
         last = False
@@ -264,6 +272,10 @@ async def test_unary_describe_health_and_reflection(network: Network) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Infer(wire(bundle, bundle="sha256:ff"))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        infer = channel.unary_unary(INFER, None, None)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"not an offramp\.v1\.InferRequest") as undecodable:
+            await infer(b"\xff\xff")
+        assert undecodable.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert (await stub.Describe(pb.DescribeRequest())).bundle == bundle.digest
         health = health_pb2_grpc.HealthStub(channel)
         assert (await health.Check(health_pb2.HealthCheckRequest(service="offramp.v1.Tier"))).status == 1

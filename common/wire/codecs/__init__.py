@@ -69,9 +69,10 @@ def decode(coded: Coded, *, max_bytes: int) -> Array:
     dtype = np.dtype(coded.dtype).newbyteorder("<")
     codec = REGISTRY[coded.codec]
     elements = math.prod(coded.shape)
-    if elements * dtype.itemsize > max_bytes:
+    extent = math.prod(max(size, 1) for size in coded.shape) * dtype.itemsize  # a zero hides no other size
+    if extent > max_bytes:
         raise Malformed(
-            f"tensor {coded.name!r} declares {elements * dtype.itemsize} bytes. At most {max_bytes} are accepted.",
+            f"tensor {coded.name!r} declares {extent} bytes. At most {max_bytes} are accepted.",
             "too_large",
         )
     if coded.codec != "raw" and dtype.kind != "f":
