@@ -12,15 +12,15 @@ from typing import Any
 
 from calibration.datasets import Examples, divide, load_train
 from calibration.document import cut_json, load_document, recipe_section, thresholds_json
+from calibration.guarantee import Split, guaranteed_point
 from calibration.ranges import fit_cut
 from calibration.served import Served
-from calibration.settings import CalibrationSettings, CutSettings, DataSettings
+from calibration.settings import CalibrationSettings, CutSettings, DataSettings, GuaranteeSettings
 from calibration.temperature import fit_temperature
 from calibration.thresholds import ExitScores, choose, criterion_named, exit_flops, outcome
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import Manifest
-from common.types import Array
 
 
 def calibrate(
@@ -29,6 +29,7 @@ def calibrate(
     *,
     criterion: str | None = None,
     target_drop: float | None = None,
+    guarantee: GuaranteeSettings | None = None,
     runtime: str = "onnxruntime",
     threads: int = 1,
     report: Callable[[str], None] = lambda text: None,
@@ -40,6 +41,7 @@ def calibrate(
         data_dir: see `calibration.datasets.load_train`.
         criterion: instead of the recipe's.
         target_drop: instead of the recipe's.
+        guarantee: instead of the recipe's; None leaves it to the recipe.
         runtime: the stages' runtime; what is measured holds for it.
         threads: inside one runtime call.
         report: takes one line per step.
@@ -54,7 +56,7 @@ def calibrate(
     bundle = Bundle(bundle_dir)
     data = recipe_section(bundle, "data", DataSettings)
     cuts = recipe_section(bundle, "cuts", CutSettings)
-    settings = _settings(bundle, criterion, target_drop)
+    settings = _settings(bundle, criterion, target_drop, guarantee)
     official = load_train(data, data_dir)
     _same_data(bundle, official)
     splits = divide(official, data)
@@ -67,7 +69,12 @@ def calibrate(
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 
-    points = _points(served, tune, splits.calibration, settings, report)
+    seen = Split(examples=splits.tune, logits=tune)
+    held_out = Split(examples=splits.calibration, logits=served.logits(splits.calibration))
+    points = _points(served, seen, held_out, settings, report)
+    if settings.guarantee is not None:
+        rule = criterion_named(settings.criterion)
+        points[settings.guarantee.name] = guaranteed_point(served, rule, settings.guarantee, seen, held_out, report)
     document = load_document(bundle)
     document["cuts"] = [cut_json(cut) for cut in served.manifest.cuts]
     for entry, leave in zip(document["exits"], served.manifest.exits, strict=True):
@@ -77,7 +84,9 @@ def calibrate(
     return write_manifest(bundle.root, document)
 
 
-def _settings(bundle: Bundle, criterion: str | None, target_drop: float | None) -> CalibrationSettings:
+def _settings(
+    bundle: Bundle, criterion: str | None, target_drop: float | None, guarantee: GuaranteeSettings | None
+) -> CalibrationSettings:
     settings = recipe_section(bundle, "calibration", CalibrationSettings).model_dump()
     if criterion is not None:
         settings["criterion"] = criterion_named(criterion).name
@@ -85,6 +94,8 @@ def _settings(bundle: Bundle, criterion: str | None, target_drop: float | None) 
         if not 0.0 <= target_drop < 1.0:
             raise ConfigError(f"The target drop is {target_drop}. It must be a share of rows from 0 to below 1.")
         settings["target_drop"] = target_drop
+    if guarantee is not None:
+        settings["guarantee"] = guarantee
     return CalibrationSettings(**settings)
 
 
@@ -113,27 +124,28 @@ def _with_ranges(served: Served, tune: Examples, cuts: CutSettings, report: Call
 
 def _points(
     served: Served,
-    tune: list[Array],
-    calibration: Examples,
+    tune: Split,
+    calibration: Split,
     settings: CalibrationSettings,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Operating points `default` and `full`, measured on the calibration split."""
     criterion = criterion_named(settings.criterion)
     flops_E = exit_flops(served.manifest)
-    scores = ExitScores.of(served.logits(calibration), served.manifest, criterion)
+    labels_N = calibration.examples.labels_N
+    scores = ExitScores.of(calibration.logits, served.manifest, criterion)
     chosen = choose(
         criterion,
-        ExitScores.of(tune, served.manifest, criterion),
+        ExitScores.of(tune.logits, served.manifest, criterion),
         scores,
-        calibration.labels_N,
+        labels_N,
         flops_E,
         settings,
     )
     full = (*(float("nan"),) * (len(flops_E) - 1), criterion.accept_all)
     points = {}
     for name, thresholds in (("default", chosen), ("full", full)):
-        found = outcome(scores, calibration.labels_N, criterion, thresholds, flops_E)
+        found = outcome(scores, labels_N, criterion, thresholds, flops_E)
         rates = " / ".join(f"{100 * rate:.1f}" for rate in found.exit_rates)
         report(f"{name}: accuracy {100 * found.accuracy:.2f} %, exits {rates} %, {found.mean_flops / 1e6:.2f} MFLOPs")
         points[name] = {
@@ -141,7 +153,7 @@ def _points(
             "thresholds": thresholds_json(thresholds),
             "measured": {
                 "split": "calibration",
-                "n": len(calibration),
+                "n": len(labels_N),
                 "accuracy": round(found.accuracy, 6),
                 "exit_rates": [round(rate, 6) for rate in found.exit_rates],
                 "mean_flops": round(found.mean_flops, 1),

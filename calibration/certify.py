@@ -43,6 +43,8 @@ class Rung:
     thresholds: tuple[float, ...]
     mean_loss: float
     mean_flops: float
+    accuracy: float | None  # None without labels
+    exit_rates: tuple[float, ...]
     limit: float  # of this rung alone
     limit_all: float  # of all rungs at once
     limit_exits: tuple[float | None, ...]  # per early exit, of all rungs and exits at once; None: never accepts
@@ -92,14 +94,14 @@ def certify(
     if not n:
         raise ConfigError("The certify split holds no rows, so nothing can be certified.")
     losses_KN = ladder.losses(scores, rows, risk)
-    taken_KN = np.stack([ladder.exits_taken(scores, rung) for rung in range(len(ladder))])
+    promise = _Promise(risk=risk, epsilon=epsilon, delta=delta, ladder=ladder, rows=rows, flops_E=flops_E)
     return Certified(
         risk=risk,
         epsilon=epsilon,
         delta=delta,
         rows=n,
         rungs=tuple(
-            _rung(ladder, number, losses_KN[number], taken_KN[number], risk, flops_E, epsilon, delta)
+            _rung(promise, number, losses_KN[number], ladder.exits_taken(scores, number))
             for number in range(len(ladder))
         ),
         passed=fixed_sequence(losses_KN, ladder.aims_K, risk, epsilon, delta),
@@ -121,30 +123,39 @@ def check_promise(epsilon: float, delta: float) -> None:
             raise ConfigError(f"{name} is {value}. It must lie between 0 and 1, both excluded.")
 
 
-def _rung(
-    ladder: Ladder,
-    number: int,
-    losses_N: Array,
-    taken_N: Array,
-    risk: Risk,
-    flops_E: Array,
-    epsilon: float,
-    delta: float,
-) -> Rung:
-    thresholds, aim = ladder.thresholds_KE[number], ladder.aims_K[number]
-    early = len(flops_E) - 1
-    shared, split = delta / len(ladder), delta / (len(ladder) * max(early, 1))
+@dataclass(frozen=True, kw_only=True)
+class _Promise:
+    """What is the same for all rungs."""
+
+    risk: Risk
+    epsilon: float
+    delta: float
+    ladder: Ladder
+    rows: Answered
+    flops_E: Array
+
+
+def _rung(of: _Promise, number: int, losses_N: Array, taken_N: Array) -> Rung:
+    thresholds, aim = of.ladder.thresholds_KE[number], of.ladder.aims_K[number]
+    early = len(of.flops_E) - 1
+    shared, split = of.delta / len(of.ladder), of.delta / (len(of.ladder) * max(early, 1))
     # Where the tune split expects the limit: a bet that suits it is valid and wins sooner.
-    near = max(epsilon, ladder.risks_K[number] + binomial.smallest_epsilon(len(losses_N), shared))
+    near = of.ladder.risks_K[number] + binomial.smallest_epsilon(len(losses_N), shared)
+    near = min(max(of.epsilon, near), 0.99)
     exits: list[float | None] = []
     for leave in range(early):
         never = math.isnan(thresholds[leave])
-        exits.append(None if never else risk.limit(losses_N[taken_N == leave], min(near, 0.99), split, aim))
+        exits.append(None if never else of.risk.limit(losses_N[taken_N == leave], near, split, aim))
+    accuracy = None
+    if of.rows.labels_N is not None:
+        accuracy = float((of.rows.answers[taken_N, np.arange(len(taken_N))] == of.rows.labels_N).mean())
     return Rung(
         thresholds=thresholds,
         mean_loss=float(losses_N.mean()),
-        mean_flops=float(flops_E[taken_N].mean()),
-        limit=risk.limit(losses_N, epsilon, delta, aim),
-        limit_all=risk.limit(losses_N, min(near, 0.99), shared, aim),
+        mean_flops=float(of.flops_E[taken_N].mean()),
+        accuracy=accuracy,
+        exit_rates=tuple(float(share) for share in np.bincount(taken_N, minlength=early + 1) / len(taken_N)),
+        limit=of.risk.limit(losses_N, of.epsilon, of.delta, aim),
+        limit_all=of.risk.limit(losses_N, near, shared, aim),
         limit_exits=tuple(exits),
     )

@@ -40,13 +40,23 @@ class CutSettings(Strict):
     )  # largest rise of any later exit's mean cross-entropy that a code may cost
 
 
+class GuaranteeSettings(Strict):
+    """An operating point whose thresholds carry a guarantee; see `calibration.certify`."""
+
+    name: str = Field(default="guaranteed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")  # of the operating point
+    risk: Literal["disagreement", "accuracy-gap"] = "disagreement"
+    epsilon: float = Field(gt=0.0, lt=1.0)  # what the mean loss may be at most
+    delta: float = Field(default=0.1, gt=0.0, lt=1.0)  # probability that it is more all the same
+
+
 class CalibrationSettings(Strict):
-    """How the thresholds of operating point `default` are chosen."""
+    """How the thresholds of the operating points are chosen: `default`, and one with a guarantee if wanted."""
 
     criterion: Literal["max-probability", "entropy", "margin"] = "max-probability"
     target_drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # share of rows, against the last exit
     confidence: float = Field(default=0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
     candidates: int = Field(default=50, ge=1, le=500)  # thresholds tried per exit
+    guarantee: GuaranteeSettings | None = None
 
 
 def parse_section(kind: type[Section], value: object, file: str) -> Section:

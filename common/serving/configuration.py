@@ -1,15 +1,18 @@
 """Whether a tier runs what an operating point was measured for.
 
 Accuracy, exit rates and guarantees hold for one configuration: the runtime and precision of the stages and
-the cuts that were coded. A tier that differs may serve all the same, but must say so at start.
+the cuts that were coded. A tier that differs may serve all the same, but must say so at start. A certificate
+(`docs/guarantees.md`) also names the stage files, temperatures, codes and thresholds that it was issued for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from common.config import SystemConfig
-from common.manifest import Manifest
+from common.manifest import CutTensor, Manifest
 from common.runtimes import StageRunner
 
 
@@ -38,4 +41,34 @@ def differences(
     want_coded = measured.get("coded_cuts")
     if want_coded is not None and coded != sorted(want_coded):
         found.append(f"coded cuts are {coded} instead of {sorted(want_coded)}")
+    found += _outdated(manifest, name)
     return tuple(found)
+
+
+def _outdated(manifest: Manifest, name: str) -> list[str]:
+    """Why an operating point's certificate does not speak of this bundle, one phrase each."""
+    point = manifest.operating_points[name]
+    if point.guarantee is None:
+        return []
+    if point.guarantee.get("certified") is False:
+        return ["nothing could be certified for it"]
+    issued_for = point.guarantee.get("configuration")
+    if not isinstance(issued_for, Mapping):
+        return ["its certificate names no configuration"]
+    served: dict[str, Any] = {
+        "stages": [stage.sha256 for stage in manifest.stages],
+        "cuts": [[_code(how) for how in cut] for cut in manifest.cuts],
+        "temperatures": [leave.temperature for leave in manifest.exits],
+        "criterion": point.criterion,
+        "thresholds": [None if math.isnan(threshold) else threshold for threshold in point.thresholds],
+    }
+    return [f"its certificate was issued for other {what}" for what in served if issued_for.get(what) != served[what]]
+
+
+def _code(how: CutTensor) -> dict[str, Any]:
+    """A tensor's code as manifest.json and a certificate write it."""
+    code: dict[str, Any] = {"name": how.name, "codec": how.codec, "compression": how.compression}
+    for end, value in (("low", how.low), ("high", how.high)):
+        if value is not None:
+            code[end] = list(value) if isinstance(value, tuple) else value
+    return code

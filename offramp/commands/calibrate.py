@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from common.errors import ConfigError
 from offramp.commands.options import Json, Version
 from offramp.commands.options_build import DataDir, Quiet
+from offramp.commands.options_guarantee import Delta, Epsilon, PointName, RiskName, Source, wanted_guarantee
 
 
 def calibrate(
@@ -21,28 +23,45 @@ def calibrate(
         float | None,
         typer.Option(metavar="SHARE", help="Accuracy that the default operating point may give up, such as 0.001."),
     ] = None,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    risk: RiskName = None,
+    name: PointName = None,
+    source: Source = None,
     runtime: Annotated[str, typer.Option(help="What runs the stages.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=1, max=256, help="Of the runtime.")] = 1,
     quiet: Quiet = False,
     json: Json = False,
     version: Version = False,
 ) -> None:
-    """Fit code ranges, temperatures and thresholds anew; the bundle gets a new digest."""
+    """Fit code ranges, temperatures and thresholds anew; the bundle gets a new digest.
+
+    With --epsilon, one more operating point carries a certificate: see docs/guarantees.md. With --from as well,
+    nothing is fitted and no data are read: the thresholds come from a certificate that is there.
+    """
     from calibration.calibrate import calibrate as fit
+    from calibration.later import add_later
 
     def report(text: str) -> None:
         if not quiet:
             typer.echo(text, err=True)
 
-    digest = fit(
-        bundle,
-        data_dir,
-        criterion=criterion,
-        target_drop=target_drop,
-        runtime=runtime,
-        threads=threads,
-        report=report,
-    )
+    guarantee = wanted_guarantee(epsilon, delta, risk, name)
+    if source is not None:
+        if guarantee is None:
+            raise ConfigError("--from takes thresholds for another --epsilon. Give one.")
+        digest = add_later(bundle, source, guarantee)
+    else:
+        digest = fit(
+            bundle,
+            data_dir,
+            criterion=criterion,
+            target_drop=target_drop,
+            guarantee=guarantee,
+            runtime=runtime,
+            threads=threads,
+            report=report,
+        )
     if json:
         from json import dumps
 

@@ -62,6 +62,7 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
             point["criterion"],
             ", ".join("never" if t is None else f"{t:.4g}" for t in point["thresholds"]),
             *_measured(point),
+            _guaranteed(point),
         ]
         for name, point in document["operating_points"].items()
     ]
@@ -69,7 +70,7 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
         ("Stages", ["stage", "file", "reads", "writes", "FLOPs", "parameters", "file bytes", "exit"], stages),
         ("Cuts, bytes per row", ["between", "tensors", "codec", "raw", "coded at most"], cuts),
         ("Exits", ["exit", "after stage", "temperature"], exits),
-        ("Operating points", ["name", "criterion", "thresholds", "accuracy", "exit rates"], points),
+        ("Operating points", ["name", "criterion", "thresholds", "accuracy", "exit rates", "guarantee"], points),
     ]
 
 
@@ -92,3 +93,10 @@ def _measured(point: dict[str, Any]) -> list[str]:
         f"{accuracy:.2%}" if isinstance(accuracy, float) else "-",
         ", ".join(f"{rate:.1%}" for rate in rates) if isinstance(rates, list) else "-",
     ]
+
+
+def _guaranteed(point: dict[str, Any]) -> str:
+    paper = point["guarantee"] or {}
+    if not paper.get("certified"):
+        return "-"
+    return f"{paper.get('risk')} at most {paper.get('epsilon'):.2%}"

@@ -49,7 +49,7 @@ def test_differences_from_the_measured_configuration(tmp_path: Path) -> None:
     input_cuts: set[int] = set()
 
     def said(stops: list[int], configuration: dict[str, object] | None) -> tuple[str, ...]:
-        point = SimpleNamespace(configuration=configuration)
+        point = SimpleNamespace(configuration=configuration, guarantee=None)
         manifest = SimpleNamespace(
             operating_points={"p": point},
             cuts=bundle.manifest.cuts,

@@ -1,0 +1,96 @@
+"""From logits of the tune and certify splits to an operating point with a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibration.certificate import certificate, point_json
+from calibration.certify import certify, check_promise
+from calibration.datasets import Examples
+from calibration.ladder import build_ladder
+from calibration.risks import Answered, risk_named
+from calibration.served import Served
+from calibration.settings import GuaranteeSettings
+from calibration.thresholds import ExitScores, exit_flops
+from calibration.whole import Whole
+from common.criteria import Criterion
+from common.errors import ConfigError
+from common.types import Array, Tensors
+
+_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows of a split and the logits [N, C] that every exit gives for them as they are served."""
+
+    examples: Examples
+    logits: Sequence[Array]
+
+
+def guaranteed_point(
+    served: Served,
+    criterion: Criterion,
+    wanted: GuaranteeSettings,
+    tune: Split,
+    held_out: Split,
+    report: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """An operating point for manifest.json.
+
+    The ladder is fixed on the tune split before a loss of the certify split is looked at.
+
+    Args:
+        served: runs the bundle; its manifest holds the temperatures and codes of both splits' logits.
+        criterion: compares scores with thresholds.
+        wanted: risk, epsilon, delta.
+        tune: fixes the ladder.
+        held_out: the certify split; nothing of the bundle may depend on it.
+        report: takes one line.
+
+    Raises:
+        ConfigError: when a split is empty or a setting is out of range.
+    """
+    if wanted.name == "full":
+        raise ConfigError("Operating point 'full' is every row at the last exit. Give the guarantee another name.")
+    check_promise(wanted.epsilon, wanted.delta)
+    risk, flops_E = risk_named(wanted.risk), exit_flops(served.manifest)
+    for name, split in (("tune", tune), ("certify", held_out)):
+        if not len(split.examples):
+            raise ConfigError(f"The {name} split holds no rows, so nothing can be certified.")
+    whole = Whole(served)
+    tried = _judged(served, criterion, whole, tune)
+    ladder = build_ladder(criterion, *tried, risk, flops_E)
+    found = certify(
+        ladder,
+        *_judged(served, criterion, whole, held_out),
+        risk,
+        flops_E,
+        epsilon=wanted.epsilon,
+        delta=wanted.delta,
+    )
+    paper = certificate(found, served, criterion=criterion.name, tune=tune.examples, certify=held_out.examples)
+    chosen = found.rungs[found.chosen or 0]
+    saved = 1.0 - chosen.mean_flops / float(flops_E[-1])
+    report(f"{wanted.name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
+    return {**point_json(chosen, paper, found.rows, criterion.name), "configuration": served.configuration()}
+
+
+def answered(logits: Sequence[Array], whole: Whole, examples: Examples, inputs: Tensors) -> Answered:
+    """What every exit answers, [E, N], beside the uncut float32 network and the labels."""
+    parts = range(0, len(examples), _ROWS)
+    batches = ({name: array[at : at + _ROWS] for name, array in inputs.items()} for at in parts)
+    return Answered(
+        answers=np.stack([logits_NC.argmax(axis=1) for logits_NC in logits]),
+        reference_N=np.concatenate([whole.run(batch).argmax(axis=1) for batch in batches]),
+        labels_N=examples.labels_N,
+    )
+
+
+def _judged(served: Served, criterion: Criterion, whole: Whole, split: Split) -> tuple[ExitScores, Answered]:
+    scores = ExitScores.of(split.logits, served.manifest, criterion)
+    return scores, answered(split.logits, whole, split.examples, served.inputs(split.examples))

@@ -1,0 +1,102 @@
+"""Another operating point from the certificate of one that is there, without opening the certify split again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calibration.certificate import measured
+from calibration.certify import check_promise
+from calibration.document import load_document
+from calibration.settings import GuaranteeSettings
+from common.bundle import Bundle, write_manifest
+from common.errors import ConfigError
+from common.manifest import RESERVED_POINTS
+
+
+def add_later(bundle_dir: Path, source: str, wanted: GuaranteeSettings) -> str:
+    """Add an operating point for another epsilon to a bundle; no data are needed.
+
+    Args:
+        bundle_dir: the bundle; its manifest is replaced.
+        source: an operating point with a certificate.
+        wanted: name and epsilon of the new point; risk and delta must be those of the certificate.
+
+    Returns:
+        The bundle's new digest.
+
+    Raises:
+        BundleError: when the bundle is damaged.
+        ConfigError: when the certificate does not reach so far; nothing is changed then.
+    """
+    bundle = Bundle(bundle_dir)
+    document = load_document(bundle)
+    points = document["operating_points"]
+    if source not in points:
+        raise ConfigError(f"{bundle_dir} has no operating point {source!r}. It has {', '.join(sorted(points))}.")
+    if wanted.name in (source, *RESERVED_POINTS):
+        raise ConfigError(f"Operating point {wanted.name!r} is there already. Give the new one a name of its own.")
+    point = chosen_later(points[source], source, wanted.epsilon)
+    for key, value in (("risk", wanted.risk), ("delta", wanted.delta)):
+        if point["guarantee"][key] != value:
+            raise ConfigError(f"The certificate of {source!r} has {key} {point['guarantee'][key]}, not {value}.")
+    points[wanted.name] = point
+    return write_manifest(bundle.root, document)
+
+
+def chosen_later(point: Mapping[str, Any], name: str, epsilon: float) -> dict[str, Any]:
+    """Another operating point from a certificate, for another epsilon; no row is looked at again.
+
+    `limit_all` holds for all rungs at once, so the cheapest rung whose limit is at most epsilon may be taken.
+
+    Args:
+        point: an operating point of manifest.json that carries a certificate with its ladder.
+        name: of that point, for errors.
+        epsilon: the new promise, with the old delta.
+
+    Returns:
+        The new operating point for manifest.json.
+
+    Raises:
+        ConfigError: when the point carries no ladder, or no rung is good enough.
+    """
+    check_promise(epsilon, 0.5)
+    source = point.get("guarantee")
+    if not isinstance(source, Mapping) or not isinstance(source.get("ladder"), list):
+        raise ConfigError(f"Operating point {name!r} carries no certificate with a ladder.")
+    good = [
+        (rung["mean_flops"], number) for number, rung in enumerate(source["ladder"]) if rung["limit_all"] <= epsilon
+    ]
+    if not good:
+        least = min(rung["limit_all"] for rung in source["ladder"])
+        raise ConfigError(
+            f"No rung of operating point {name!r} shows epsilon {epsilon:g}: "
+            f"the smallest of the limits that hold together is {least:g}."
+        )
+    number = min(good)[1]
+    rung = source["ladder"][number]
+    kept = {key: value for key, value in source.items() if key not in ("ladder", "statement")}
+    said = (
+        f"On rows like those of the certify split, the {source['risk']} is at most {100 * epsilon:.6g} % in the mean. "
+        f"Together with all other limits of the ladder of {name!r}, this is wrong with probability at most "
+        f"{source['delta']:g}."
+    )
+    return {
+        "criterion": point["criterion"],
+        "thresholds": rung["thresholds"],
+        "measured": measured(rung, source["n"]),
+        "guarantee": {
+            **kept,
+            "certified": True,
+            "statement": said,
+            "procedure": "union bound over all rungs; the rung was chosen by its limit_all",
+            "epsilon": epsilon,
+            "rung": number,
+            "mean_loss": rung["mean_loss"],
+            "limit": rung["limit_all"],
+            "ladder_of": name,
+            "configuration": {**source["configuration"], "thresholds": rung["thresholds"]},
+        },
+        "configuration": point["configuration"],
+    }
