@@ -8,7 +8,7 @@ import edge.service
 from common.bundle import Bundle
 from common.config import SystemConfig
 from common.errors import ConfigError
-from common.runtimes import RUNTIMES
+from common.runtimes import AUTO, runtime_named
 from common.serving.lifecycle import run
 from common.serving.server import TierServer
 
@@ -21,10 +21,11 @@ def compose(system: SystemConfig, name: str) -> TierServer:
         BundleError: when a stage cannot be loaded.
     """
     config = system.tier(name)
-    if config.runtime not in RUNTIMES:
-        raise ConfigError(
-            f"{system.path}: tiers.{name}.runtime is {config.runtime!r}. It must be one of {', '.join(RUNTIMES)}."
-        )
+    if config.runtime != AUTO:
+        try:
+            runtime_named(config.runtime)
+        except ConfigError as error:
+            raise ConfigError(f"{system.path}: tiers.{name}: {error}") from None
     bundle = Bundle(system.bundle, digest=system.digest)
     if config.first:
         return device.service.compose(system, config, bundle)

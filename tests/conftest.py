@@ -1,10 +1,11 @@
 """What a test may need from the machine, and what happens where it is missing.
 
-A test marked `docker` or `browser` is skipped where there is none, and the summary says so.
+A test marked `docker`, `browser` or `openvino` is skipped where there is none, and the summary says so.
 `REQUIRE=docker,browser` in the environment turns that skip into a failure.
 """
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -35,7 +36,17 @@ def missing_browser() -> str | None:
     return f"none of {', '.join(BROWSERS)} is installed"
 
 
-MISSING: dict[str, Callable[[], str | None]] = {"docker": missing_docker, "browser": missing_browser}
+@functools.cache
+def missing_openvino() -> str | None:
+    """Why no stage can run on OpenVINO here, or None when one can."""
+    return None if importlib.util.find_spec("openvino") else "the extra openvino is not installed"
+
+
+MISSING: dict[str, Callable[[], str | None]] = {
+    "docker": missing_docker,
+    "browser": missing_browser,
+    "openvino": missing_openvino,
+}
 
 
 def _succeeds(*command: str) -> bool:
@@ -71,4 +82,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if count:
             terminalreporter.section(f"NOT TESTED: {capability}", red=True)
             terminalreporter.line(f"{count} tests were skipped: {missing()}.")
-            terminalreporter.line("On Debian, `scripts/ci-system` installs it; REQUIRE makes it a failure.")
+            how = "pip" if capability == "openvino" else "On Debian, `scripts/ci-system`"
+            terminalreporter.line(f"{how} installs it; REQUIRE makes it a failure.")

@@ -1,29 +1,68 @@
-"""Runtimes: what runs a stage. The seam is one small protocol; onnxruntime is the default behind it.
+"""Runtimes: what runs a stage, behind one small protocol, chosen by name.
 
-A runtime reads and writes named tensors whose first axis is the row.
+| name | runs on | precision |
+|---|---|---|
+| `onnxruntime` | the CPU; always there | float32 |
+| `onnxruntime:PROVIDER` | an accelerator through one of onnxruntime's execution providers, such as `cuda` | float32 |
+| `openvino` | the CPU; an extra | float32 |
+| `openvino-bf16` | a CPU with bfloat16 instructions; an extra | bfloat16 |
+
+A runtime reads and writes named tensors whose first axis is the row. `common.runtimes.auto` measures and picks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
-from common.bundle import Bundle
-from common.runtimes.onnx import OnnxStage
-from common.types import Tensors
+from common.errors import ConfigError
+from common.runtimes.onnx import OnnxStage, providers
+from common.runtimes.openvino import OpenvinoStage, require
+from common.runtimes.runner import Loader, StageRunner
+
+__all__ = ["AUTO", "RUNTIMES", "Loader", "StageRunner", "candidates", "precision_of", "runtime_named"]
+
+AUTO = "auto"  # a tier's choice, not a runtime: see `common.runtimes.auto`
+_PROVIDER = "onnxruntime:"
+_OPENVINO = {"openvino": "float32", "openvino-bf16": "bfloat16"}
+
+RUNTIMES: dict[str, Loader] = {"onnxruntime": OnnxStage.load} | {
+    name: partial(OpenvinoStage.load, precision=precision) for name, precision in _OPENVINO.items()
+}
 
 
-class StageRunner(Protocol):
-    """One stage, loaded and ready."""
-
-    runtime: str  # "onnxruntime"
-    precision: str  # "float32"
-
-    def run(self, tensors: Tensors) -> Tensors:
-        """Run the stage on a batch: what it reads goes in, what it writes comes out, [B, ...] each."""
-        ...
+def precision_of(name: str) -> str:
+    """What a runtime computes in."""
+    return _OPENVINO.get(name, "float32")
 
 
-Loader = Callable[[Bundle, int, int], StageRunner]  # bundle, stage, threads
+def candidates(precision: str) -> dict[str, Loader]:
+    """The runtimes of a precision that may be here; loading one tells."""
+    found = {name: load for name, load in RUNTIMES.items() if precision_of(name) == precision}
+    if precision == "float32" and "cuda" in providers():
+        found[_PROVIDER + "cuda"] = runtime_named(_PROVIDER + "cuda")
+    return found
 
-RUNTIMES: dict[str, Loader] = {"onnxruntime": OnnxStage.load}
+
+def runtime_named(name: str) -> Loader:
+    """The loader of a runtime that is here.
+
+    Raises:
+        ConfigError: in one sentence, when there is no such runtime or this machine lacks it.
+    """
+    if name.startswith(_PROVIDER):
+        return partial(OnnxStage.load, provider=_provider(name.removeprefix(_PROVIDER)))
+    if name not in RUNTIMES:
+        known = ", ".join(RUNTIMES)
+        raise ConfigError(f"runtime is {name[:80]!r}. It must be one of {known}, {AUTO} or {_PROVIDER}PROVIDER.")
+    if name in _OPENVINO:
+        require(_OPENVINO[name])
+    return RUNTIMES[name]
+
+
+def _provider(short: str) -> str:
+    here = providers()
+    if short not in here:
+        raise ConfigError(
+            f"runtime is {_PROVIDER + short[:80]!r}, which the installed onnxruntime lacks. It has {', '.join(here)}."
+        )
+    return here[short]

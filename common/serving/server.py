@@ -53,7 +53,15 @@ class TierServer:
                 partial(_connect, config.upstream_protocol, bundle=bundle, config=config, metrics=self.metrics),
             )
         stop = config.stop if config.stop > config.start else 0  # a relay runs nothing, whatever it holds
-        runners = load_stages(bundle, start=config.start, stop=stop, runtime=config.runtime, threads=config.threads)
+        measured = bundle.manifest.operating_points[system.operating_point].configuration or {}
+        runners = load_stages(
+            bundle,
+            start=config.start,
+            stop=stop,
+            runtime=config.runtime,
+            threads=config.threads,
+            precision=measured.get("precision", "float32"),
+        )
         self.tier = Tier(
             name=config.name,
             bundle=bundle,
@@ -109,9 +117,10 @@ class TierServer:
     def summary(self) -> str:
         """One line for people and for whoever waits until the tier is ready."""
         doors = ", ".join(f"{door} {self._address(door)}" for door in self.ports) or "no door"
-        stages = (
-            f"stages {self.config.start}..{self.config.stop - 1}" if self.config.stop > self.config.start else "relay"
-        )
+        stages = "relay"
+        if self.config.stop > self.config.start:
+            runner = self.tier.runners[self.config.start]
+            stages = f"stages {self.config.start}..{self.config.stop - 1} on {runner.runtime} in {runner.precision}"
         upstream = ", ".join(map(str, self.config.upstream)) or "none"
         return f"{self.tier.name} ready: {doors}; {stages}; upstream {upstream}; bundle {self.tier.bundle.name}"
 

@@ -8,23 +8,38 @@ import numpy as np
 
 from common.bundle import Bundle
 from common.errors import BundleError
-from common.manifest import Manifest, TensorSpec
-from common.runtimes import RUNTIMES, StageRunner
+from common.manifest import Manifest
+from common.runtimes import AUTO, StageRunner, runtime_named
+from common.runtimes.auto import fastest
+from common.runtimes.runner import zeros
 from common.serving.batcher import RunCost
-from common.types import Array, Tensors
+from common.types import Tensors
 
 _WARM_UP_RUNS = 3
 
 
-def load_stages(bundle: Bundle, *, start: int, stop: int, runtime: str, threads: int) -> dict[int, StageRunner]:
+def load_stages(
+    bundle: Bundle, *, start: int, stop: int, runtime: str, threads: int, precision: str = "float32"
+) -> dict[int, StageRunner]:
     """Load the stages [start, stop), and those before `start` whose files are here too.
 
     A tier runs from any stage that it holds, so that a plan can change while requests are in flight.
 
+    Args:
+        bundle: the network.
+        start: first stage of the tier's own range.
+        stop: first stage that it does not run.
+        runtime: a name of `common.runtimes`, or "auto" for the one that is fastest here.
+        threads: inside one run.
+        precision: of the operating point's configuration; "auto" keeps to it.
+
     Raises:
         BundleError: when a file of the tier's own range is missing, or any that is here is damaged.
+        ConfigError: when the runtime is not here.
     """
-    load = RUNTIMES[runtime]
+    if runtime == AUTO:
+        runtime = fastest(bundle, range(start, stop), threads, precision=precision)
+    load = runtime_named(runtime)
     return {
         stage: load(bundle, stage, threads) for stage in range(stop) if stage >= start or bundle.holds(stage)
     }  # fmt: skip
@@ -38,20 +53,13 @@ def warm_up(manifest: Manifest, runners: dict[int, StageRunner], costs: dict[int
     """
     for stage, runner in runners.items():
         for rows in (1, 2):
-            tensors = {
-                name: _zeros(manifest, manifest.tensors[name], rows) for name in manifest.stages[stage].reads
-            }  # fmt: skip
+            tensors = zeros(manifest, stage, rows)
             outputs = runner.run(tensors)
             _check(manifest, stage, rows, outputs)
             for _ in range(_WARM_UP_RUNS):
                 started = time.perf_counter()
                 runner.run(tensors)
                 costs[stage].learn(rows, time.perf_counter() - started)
-
-
-def _zeros(manifest: Manifest, spec: TensorSpec, rows: int) -> Array:
-    sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
-    return np.zeros((rows, *sizes), spec.dtype)
 
 
 def _check(manifest: Manifest, stage: int, rows: int, outputs: Tensors) -> None:

@@ -1,0 +1,94 @@
+"""Stages on OpenVINO, an optional runtime: often the quickest on x86, in float32 or in bfloat16.
+
+bfloat16 is for CPUs with instructions for it (AVX512-BF16, AMX). Its results differ from float32 by about one part
+in a thousand, so thresholds must have been calibrated through it. The package is imported when a stage is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from common.bundle import Bundle
+from common.errors import BundleError, ConfigError
+from common.manifest import Stage
+from common.runtimes.runner import check_names
+from common.types import Tensors
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenvinoStage:
+    """One stage as an OpenVINO infer request.
+
+    Args:
+        model: the verified bytes of the ONNX file.
+        stage: what the manifest says about it.
+        threads: threads inside one call; 1 unless measured otherwise.
+        precision: "float32" or "bfloat16".
+
+    Raises:
+        BundleError: when OpenVINO cannot load it, or its inputs and outputs differ from the manifest.
+        ConfigError: when OpenVINO is not installed, or the CPU lacks the precision.
+    """
+
+    runtime = "openvino"
+
+    def __init__(self, model: bytes, stage: Stage, threads: int = 1, precision: str = "float32") -> None:
+        require(precision)
+        self.precision = precision
+        settings = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # two tiers on one machine would pin the same core
+        }
+        try:
+            compiled = _core().compile_model(_core().read_model(model), "CPU", settings)
+        except RuntimeError as error:
+            raise BundleError(f"{stage.file} cannot be loaded by openvino: {str(error).strip()[:300]}") from None
+        check_names(stage, [port.any_name for port in compiled.inputs], [port.any_name for port in compiled.outputs])
+        self._outputs = {port.any_name: port for port in compiled.outputs}
+        self._reads = stage.reads
+        self._request = compiled.create_infer_request()
+
+    @classmethod
+    def load(cls, bundle: Bundle, stage: int, threads: int, precision: str = "float32") -> OpenvinoStage:
+        """Verify and load a stage of a bundle."""
+        return cls(bundle.stage_bytes(stage), bundle.manifest.stages[stage], threads, precision)
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Run the stage on a batch."""
+        feed = {name: np.ascontiguousarray(tensors[name]) for name in self._reads}
+        results = self._request.infer(feed, share_inputs=True)  # outputs are copies: the next run reuses their memory
+        return {name: results[port] for name, port in self._outputs.items()}
+
+
+def installed() -> bool:
+    """Whether the package is there; does not import it."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def supports(precision: str) -> bool:
+    """Whether this machine's OpenVINO computes in a precision at full speed."""
+    capabilities: list[str] = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision == "float32" or "BF16" in capabilities
+
+
+def require(precision: str) -> None:
+    """Raise ConfigError, in one sentence, unless OpenVINO can run in a precision here."""
+    if not installed():
+        raise ConfigError("OpenVINO is not installed: install offramp with its extra 'openvino', or use onnxruntime.")
+    if not supports(precision):
+        raise ConfigError(f"This CPU has no instructions for {precision}: use openvino, which computes in float32.")
+
+
+@cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()

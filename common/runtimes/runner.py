@@ -1,0 +1,44 @@
+"""The seam to whatever runs a stage: one small protocol, and what every implementation checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import numpy as np
+
+from common.bundle import Bundle
+from common.errors import BundleError
+from common.manifest import Manifest, Stage
+from common.types import Tensors
+
+
+class StageRunner(Protocol):
+    """One stage, loaded and ready. One call at a time."""
+
+    runtime: str  # "onnxruntime", "onnxruntime:cuda", "openvino"
+    precision: str  # of its arithmetic: "float32", "bfloat16"
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Run the stage on a batch: what it reads goes in, what it writes comes out, [B, ...] each."""
+        ...
+
+
+Loader = Callable[[Bundle, int, int], StageRunner]  # bundle, stage, threads
+
+
+def check_names(stage: Stage, inputs: Collection[str], outputs: Collection[str]) -> None:
+    """Raise BundleError when a stage's file does not read and write what the manifest says."""
+    for kind, found, wanted in (("inputs", inputs, stage.reads), ("outputs", outputs, stage.writes)):
+        if set(found) != set(wanted):
+            raise BundleError(f"{stage.file} has {kind} {sorted(found)}. The manifest names {sorted(wanted)}.")
+
+
+def zeros(manifest: Manifest, stage: int, rows: int) -> Tensors:
+    """A batch of zeros for a stage; symbolic sizes take their smallest bucket."""
+    found: Tensors = {}
+    for name in manifest.stages[stage].reads:
+        spec = manifest.tensors[name]
+        sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
+        found[name] = np.zeros((rows, *sizes), spec.dtype)
+    return found
