@@ -7,6 +7,7 @@ answer or with the deepest exit computed here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -54,7 +55,8 @@ class Forwarder:
         self._received = received
         self._give_up = give_up
         self._rows = 0  # waiting for upstream
-        self._ids: set[str] = set()
+        # An id never comes twice: callers may use theirs again while a late reply is still under way.
+        self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, stage: int, chunk: Chunk) -> None:
@@ -102,7 +104,7 @@ class Forwarder:
             raise DeadlineExceeded("Too little time is left to ask upstream.")
         start, rows, thresholds = self._what_travels(stage, chunk)
         request = Request(
-            request_id=self._unique(asked.request_id),
+            request_id=f"{asked.request_id}#{next(self._numbers)}",
             rows=rows,
             bundle=asked.bundle,
             operating_point=asked.operating_point or self._operating_point,
@@ -114,7 +116,6 @@ class Forwarder:
             traceparent=asked.traceparent,
         )
         self._rows += len(chunk)
-        self._ids.add(request.request_id)
         try:
             async with asyncio.timeout(left):
                 await self.upstream.forward(request, deliver)
@@ -122,7 +123,6 @@ class Forwarder:
             raise DeadlineExceeded("Upstream did not answer in time.") from None
         finally:
             self._rows -= len(chunk)
-            self._ids.discard(request.request_id)
 
     def _what_travels(self, stage: int, chunk: Chunk) -> tuple[int, Rows, tuple[float, ...]]:
         """Activations that upstream goes on from, or the input that it starts from again.
@@ -135,11 +135,3 @@ class Forwarder:
         later = chunk.job.thresholds[self._exits_passed :]
         thresholds = (*(math.nan,) * self._exits_passed, *later)
         return 0, Rows(ids=chunk.ids, tensors=chunk.inputs), thresholds
-
-    def _unique(self, request_id: str) -> str:
-        """The caller's id, changed only where another caller's request with the same id is under way."""
-        unique, twins = request_id, 0
-        while unique in self._ids:
-            twins += 1
-            unique = f"{request_id}#{twins}"
-        return unique

@@ -151,7 +151,7 @@ class _Stream:
         if kind == "request":
             self._begin(up.request)
         elif kind == "cancel":
-            task = self._tasks.get(up.cancel.request_id)
+            task = self._tasks.pop(up.cancel.request_id, None)
             if task is not None:
                 task.cancel()
         elif kind == "ping":
@@ -172,7 +172,11 @@ class _Stream:
             return
         task = asyncio.get_running_loop().create_task(self._one(message))
         self._tasks[name] = task
-        task.add_done_callback(lambda _: self._tasks.pop(name, None))
+        task.add_done_callback(lambda done: self._end(name, done))
+
+    def _end(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(name) is task:  # else it was cancelled, and the id may be in use again
+            del self._tasks[name]
 
     async def _one(self, message: pb.InferRequest) -> None:
         started = time.monotonic()

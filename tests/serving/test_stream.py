@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -10,7 +11,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from common.bundle import Bundle
 from common.criteria import CRITERIA, Outputs
 from common.errors import Unavailable
-from common.types import Degraded, Tensors
+from common.serving.upstream import Deliver
+from common.types import Degraded, Request, Tensors
 from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
 from protos import tier_pb2 as pb
@@ -197,6 +199,55 @@ async def test_a_late_answer_is_counted_and_dropped(network: Network) -> None:
         late_rows = device.metrics.registry.get_sample_value("offramp_late_answers_total", {"tier": "device"})
         assert late_rows == 2
     await cloud.close()
+
+
+async def test_a_late_answer_never_reaches_a_later_request_with_the_same_id(network: Network) -> None:
+    """The caller uses its request id again after a time-out, while the first reply is still under way."""
+    bundle, reference = network
+    cloud = make_tier(bundle, 1, 4, name="cloud")
+    slow = True
+
+    async def stubborn(request: Request, deliver: Deliver) -> None:
+        """Answers late, and does not let a Cancel stop it, as a reply on the wire would."""
+        if slow:
+            await asyncio.shield(asyncio.sleep(0.3))
+        await cloud.answer(request, deliver)
+
+    edge = make_tier(bundle, 1, 1, name="edge", upstream=Scripted(stubborn), timeout_s=60)
+    async with served(edge) as (_, address), calling(bundle, 0, 1, [address], timeout_s=60) as (device, pool):
+        await until(pool.up)
+        link = next(iter(pool._links.values()))
+        link._send = lambda message, send=link._send: send(message) if b"cancel" not in message else None  # type: ignore[attr-defined]
+        first, second = inputs(1, 1), inputs(1, 2)
+        labels = [reference.logits(x_BD)[2].argmax(1)[0] for x_BD in (first, second)]
+        assert labels[0] != labels[1]
+        request = make_request(bundle, first, point="full", timeout_s=0.1)
+        late = await ask(device, replace(request, request_id="same"))
+        assert late[0].degraded == Degraded.DEADLINE
+        for _ in range(3):
+            request = make_request(bundle, second, point="full")
+            answers = await ask(device, replace(request, request_id="same"))
+            assert (answers[0].label, answers[0].degraded) == (labels[1], None)
+    await cloud.close()
+
+
+async def test_an_id_may_be_used_again_right_after_its_cancel(network: Network) -> None:
+    bundle, _ = network
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    edge = make_tier(bundle, 1, 4, name="edge", upstream=Scripted(hang))
+    async with served(edge) as (_, address), grpc.aio.insecure_channel(str(address)) as channel:
+        call = tier_pb2_grpc.TierStub(channel).InferStream()
+        message = wire(bundle, request_id="same")
+        await call.write(pb.Up(request=message))
+        await call.write(pb.Up(cancel=pb.Cancel(request_id="same")))
+        await call.write(pb.Up(request=message))
+        await call.write(pb.Up(ping=pb.Ping(id=1)))
+        kinds = [(await call.read()).WhichOneof("message") for _ in range(2)]
+        assert "refusal" not in kinds and "reply" in kinds
+        call.cancel()
 
 
 def wire(network: Bundle, rows: int = 2, /, **changes: object) -> pb.InferRequest:
