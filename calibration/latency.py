@@ -15,7 +15,7 @@ import numpy as np
 from calibration.datasets import Examples
 from calibration.served import Served
 from calibration.whole import Whole
-from common.criteria import CRITERIA, Outputs, softmax
+from common.criteria import CRITERIA, softmax_row
 from common.manifest import OperatingPoint
 from common.types import Tensors
 
@@ -67,27 +67,21 @@ def _statistics(seconds: np.ndarray[Any, np.dtype[np.float64]], whole: float) ->
 
 
 def _runner(served: Served, point: OperatingPoint) -> Callable[[Tensors], object]:
-    """Run one row through the stages until an exit accepts it."""
+    """Run one row through the stages until an exit accepts it, deciding as a tier does for a single row."""
     criterion = CRITERIA[point.criterion]
     exits = [None if stage.exit is None else served.manifest.exits[stage.exit] for stage in served.manifest.stages]
-    limits = [np.array([threshold], np.float32) for threshold in point.thresholds]
     last = len(exits) - 1
 
     def run(live: Tensors) -> object:
-        state: Tensors = {}
+        taken = 0
         for number, leave in enumerate(exits):
             live = {**live, **served.stages[number].run(live)}
             if leave is None:
                 continue
-            logits_BC = live[leave.logits]
-            outputs = Outputs(logits_BC=logits_BC, probs_BC=softmax(logits_BC, leave.temperature))
-            if number == last:
-                return outputs
-            exit_number = served.manifest.stages[number].exit
-            assert exit_number is not None
-            accepted, state = criterion.decide(outputs, state, limits[exit_number])
-            if accepted[0]:
-                return outputs
+            label, probs = softmax_row(live[leave.logits][0].tolist(), leave.temperature)
+            if number == last or criterion.accepts(probs, point.thresholds[taken]):
+                return label
+            taken += 1
         return None
 
     return run
