@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from common import manifest_values as kinds
 from common.criteria import CRITERIA
@@ -135,15 +136,32 @@ def _exit(value: object, where: str) -> Exit:
     return leave
 
 
+def _measured(value: object, where: str) -> dict[str, Any]:
+    """Free but for what is shown of it."""
+    read = kinds.Reader(value, where)
+    read.take("accuracy", kinds.or_null(kinds.number), None)
+    read.take("exit_rates", kinds.or_null(kinds.list_of(kinds.number)), None)
+    return kinds.free(value, where)
+
+
+def _configuration(value: object, where: str) -> dict[str, Any]:
+    """Free but for what a tier compares with its own."""
+    read = kinds.Reader(value, where)
+    read.take("runtime", kinds.or_null(kinds.text), None)
+    read.take("precision", kinds.or_null(kinds.text), None)
+    read.take("coded_cuts", kinds.or_null(kinds.list_of(kinds.count)), None)
+    return kinds.free(value, where)
+
+
 def _point(value: object, where: str, name: str) -> OperatingPoint:
     read = kinds.Reader(value, where)
     point = OperatingPoint(
         name=name,
         criterion=read.take("criterion", kinds.one_of(*sorted(CRITERIA))),
         thresholds=read.take("thresholds", kinds.list_of(_threshold)),
-        measured=read.take("measured", kinds.or_null(kinds.free), None),
+        measured=read.take("measured", kinds.or_null(_measured), None),
         guarantee=read.take("guarantee", kinds.or_null(kinds.free), None),
-        configuration=read.take("configuration", kinds.or_null(kinds.free), None),
+        configuration=read.take("configuration", kinds.or_null(_configuration), None),
     )
     read.done()
     for i, threshold in enumerate(point.thresholds):

@@ -172,6 +172,8 @@ def wrong(document: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:
         (("input", "tensors"), [], "at least one tensor"),
         (("tensors", "x", "dtype"), "complex64", "one of bool"),
         (("name",), "a/b", "a name of letters"),
+        (("operating_points", "full", "measured"), {"exit_rates": [1, "a"]}, r"exit_rates\[1\] is 'a'"),
+        (("operating_points", "full", "configuration"), {"coded_cuts": 5}, "coded_cuts is 5"),
         (("format_version",), 0, "a whole number from 1"),
         (("input", "tensors"), ["x", "x"], "names 'x' twice"),
         (("cuts", 2, "tensors"), [{"name": "h2"}, {"name": "h2"}], r"cuts\[2\]\.tensors names 'h2' twice"),

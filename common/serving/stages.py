@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import numpy as np
@@ -11,9 +12,11 @@ from common.errors import BundleError
 from common.manifest import Manifest
 from common.runtimes import AUTO, StageRunner, runtime_named
 from common.runtimes.auto import fastest
-from common.runtimes.runner import zeros
+from common.runtimes.runner import Loader, zeros
 from common.serving.batcher import RunCost
 from common.types import Tensors
+
+log = logging.getLogger(__name__)
 
 _WARM_UP_RUNS = 3
 
@@ -34,27 +37,44 @@ def load_stages(
         precision: of the operating point's configuration; "auto" keeps to it.
 
     Raises:
-        BundleError: when a file of the tier's own range is missing, or any that is here is damaged.
+        BundleError: when a file of the tier's own range is missing or damaged.
         ConfigError: when the runtime is not here.
     """
     if runtime == AUTO:
         runtime = fastest(bundle, range(start, stop), threads, precision=precision)
     load = runtime_named(runtime)
-    return {
-        stage: load(bundle, stage, threads) for stage in range(stop) if stage >= start or bundle.holds(stage)
-    }  # fmt: skip
+    own = {stage: load(bundle, stage, threads) for stage in range(start, stop)}
+    return {**_others(bundle, start, load, threads), **own}
+
+
+def _others(bundle: Bundle, start: int, load: Loader, threads: int) -> dict[int, StageRunner]:
+    """The stages before the tier's own range, as far as their files are here and sound."""
+    held: dict[int, StageRunner] = {}
+    for stage in filter(bundle.holds, range(start)):
+        try:
+            held[stage] = load(bundle, stage, threads)
+        except BundleError as error:
+            log.warning("stage %d is not held: %s", stage, error)
+    return held
 
 
 def warm_up(manifest: Manifest, runners: dict[int, StageRunner], costs: dict[int, RunCost]) -> None:
     """Run every stage on zeros, for one row and for two, and check what comes out against the manifest.
 
     Raises:
-        BundleError: when a stage writes other shapes or types than it should, or logits that are not finite.
+        BundleError: when a stage does not run on what the manifest says, writes other shapes or types than it
+            should, or logits that are not finite.
     """
     for stage, runner in runners.items():
         for rows in (1, 2):
-            tensors = zeros(manifest, stage, rows)
-            outputs = runner.run(tensors)
+            try:
+                tensors = zeros(manifest, stage, rows)
+                outputs = runner.run(tensors)
+            except Exception as error:  # every runtime has exceptions of its own
+                raise BundleError(
+                    f"{manifest.stages[stage].file} does not run on what the manifest says of its inputs: "
+                    f"{' '.join(str(error).split())[:300]}"
+                ) from None
             _check(manifest, stage, rows, outputs)
             for _ in range(_WARM_UP_RUNS):
                 started = time.perf_counter()

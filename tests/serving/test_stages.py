@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,8 +25,19 @@ def test_stages_beyond_its_range_stay_unread(tmp_path: Path) -> None:
     (tmp_path / "stage3.onnx").write_bytes(b"damaged")
     assert sorted(load_stages(bundle, start=0, stop=3, runtime="onnxruntime", threads=1)) == [0, 1, 2]
     (tmp_path / "stage0.onnx").write_bytes(b"damaged")
+    assert sorted(load_stages(bundle, start=1, stop=3, runtime="onnxruntime", threads=1)) == [1, 2]
     with pytest.raises(BundleError, match="does not match"):
-        load_stages(bundle, start=1, stop=3, runtime="onnxruntime", threads=1)
+        load_stages(bundle, start=0, stop=3, runtime="onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize("shape", [[7], [2**50], [2, 3]])
+def test_a_manifest_that_is_wrong_about_an_input(tmp_path: Path, shape: list[int]) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tensors = json.loads((tmp_path / "manifest.json").read_text())["tensors"]
+    edit_manifest(tmp_path, tensors=tensors | {"x": {"dtype": "float32", "shape": shape}})
+    runners = load_stages(bundle, start=0, stop=1, runtime="onnxruntime", threads=1)
+    with pytest.raises(BundleError, match=r"stage0\.onnx does not run on what the manifest says"):
+        warm_up(Bundle(tmp_path).manifest, runners, {0: RunCost()})
 
 
 def test_the_self_test_compares_with_the_manifest(tmp_path: Path) -> None:
