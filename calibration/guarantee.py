@@ -63,11 +63,11 @@ def guaranteed_point(
         if not len(split.examples):
             raise ConfigError(f"The {name} split holds no rows, so nothing can be certified.")
     whole = Whole(served)
-    tried = _judged(served, criterion, whole, tune)
+    tried = judged(served, criterion, whole, tune)
     ladder = build_ladder(criterion, *tried, risk, flops_E)
     found = certify(
         ladder,
-        *_judged(served, criterion, whole, held_out),
+        *judged(served, criterion, whole, held_out),
         risk,
         flops_E,
         epsilon=wanted.epsilon,
@@ -91,6 +91,7 @@ def answered(logits: Sequence[Array], whole: Whole, examples: Examples, inputs: 
     )
 
 
-def _judged(served: Served, criterion: Criterion, whole: Whole, split: Split) -> tuple[ExitScores, Answered]:
+def judged(served: Served, criterion: Criterion, whole: Whole, split: Split) -> tuple[ExitScores, Answered]:
+    """Scores of a split, and what it answers and should answer."""
     scores = ExitScores.of(split.logits, served.manifest, criterion)
     return scores, answered(split.logits, whole, split.examples, served.inputs(split.examples))
