@@ -22,10 +22,10 @@ from common.errors import ConfigError
 from common.section import Section, nearest
 from common.strict_yaml import read_yaml
 from common.tier_config import OVERRIDES, RESERVED, TierConfig, read_tier, variable
+from common.tier_name import TIER_NAME
 
 __all__ = ["Address", "SystemConfig", "TierConfig", "TiersFile", "load_config", "resolve"]
 
-_TIER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _log = logging.getLogger("offramp.config")
 
@@ -162,7 +162,7 @@ def _check_names(path: Path, names: Iterable[object], environ: Mapping[str, str]
     """The names, when they are plain and no two of them share their environment variables."""
     owners: dict[str, str] = {}  # what a tier's variables start with -> the tier
     for name in names:
-        if not isinstance(name, str) or not _TIER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not TIER_NAME.fullmatch(name):
             raise ConfigError(
                 f"{path}: tiers has a tier called {kinds.shown(name)}. A name must start with a letter "
                 "and go on with at most 62 letters, digits, '-' and '_'."

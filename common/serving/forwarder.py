@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import Callable, Sequence
 
 from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
 from common.serving.chunk import Chunk
 from common.serving.upstream import Deliver, Upstream
+from common.tier_name import TIER_NAME
 from common.types import RESERVE_S, Answer, Deadline, Hop, Request, Rows
+
+log = logging.getLogger(__name__)
+
+_CERTAIN = 1.0 + 1e-5  # what rounding may make of a probability of 1
 
 Received = Callable[[Chunk, list[Answer]], None]
 GiveUp = Callable[[Chunk, RequestError], None]
@@ -28,6 +34,8 @@ class Forwarder:
         upstream: who answers; None on the last tier.
         timeout_s: the longest wait for it.
         operating_point: what a request gets that names none.
+        classes: how many the bundle has.
+        exits: how many the bundle has.
         max_rows: rows that may wait for upstream at a time.
         exits_passed: exits that lie on this tier or below it.
         received: called with upstream's answers for rows of a chunk.
@@ -41,6 +49,8 @@ class Forwarder:
         upstream: Upstream | None,
         timeout_s: float,
         operating_point: str,
+        classes: int,
+        exits: int,
         max_rows: int,
         exits_passed: int,
         received: Received,
@@ -50,6 +60,8 @@ class Forwarder:
         self._tier = tier
         self._timeout_s = timeout_s
         self._operating_point = operating_point
+        self._classes = classes
+        self._exits = exits
         self._max_rows = max_rows
         self._exits_passed = exits_passed
         self._received = received
@@ -81,17 +93,32 @@ class Forwarder:
             if chunk.job.abandoned:
                 return
             own = Hop(tier=self._tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
-            fresh = [a.behind(own) for a in answers if waiting.pop(a.row, None) is not None]
+            wanted = chunk.job.request.want_probabilities
+            fresh = [a.behind(own) for a in answers if self._sound(a, wanted) and waiting.pop(a.row, None) is not None]
             if fresh:
                 self._received(chunk, fresh)
 
+        error: RequestError
         try:
             await self._ask(stage, chunk, deliver)
-            error: RequestError = Unavailable("Upstream left rows without an answer.")
+            error = RequestError("Upstream left rows without an answer that fits the bundle.")
         except RequestError as caught:
             error = caught
+        except Exception:
+            log.exception("upstream could not be asked")
+            error = RequestError("Upstream could not be asked.")
         if waiting:
             self._give_up(chunk.take(list(waiting.values())), error)
+
+    def _sound(self, answer: Answer, probabilities: bool) -> bool:
+        """Whether an answer fits the bundle; upstream may be anybody's program."""
+        return (
+            answer.label < self._classes
+            and answer.exit < self._exits
+            and 0.0 <= answer.confidence <= _CERTAIN
+            and TIER_NAME.fullmatch(answer.tier) is not None
+            and len(answer.probabilities or ()) == (self._classes if probabilities else 0)
+        )
 
     async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
         if self.upstream is None:

@@ -48,13 +48,13 @@ class Pool:
     def __init__(self, addresses: Sequence[Address], connect: Callable[[str], Link]) -> None:
         self._addresses = addresses
         self._connect = connect
+        self._found: dict[int, set[str]] = {}  # per address: "ip:port" of each of its machines
         self._links: dict[str, Link] = {}
         self._recent: deque[float] = deque(maxlen=32)  # seconds of the latest requests
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Resolve once and start connecting; an upstream that is not there yet is no error."""
-        await self._resolve()
+        """Begin to resolve and connect; neither a name server nor an upstream that is away is waited for."""
         self._task = asyncio.get_running_loop().create_task(self._keep_resolving())
 
     async def close(self) -> None:
@@ -108,28 +108,30 @@ class Pool:
 
     async def _keep_resolving(self) -> None:
         """Now and then while all is well, and at once when no address answers: it may have a new one."""
-        resolved = time.monotonic()
+        resolved = -RESOLVE_S
         while True:
-            await asyncio.sleep(LOOK_S)
             if not self.up() or time.monotonic() - resolved > RESOLVE_S:
-                await self._resolve()
+                await asyncio.gather(*map(self._resolve, range(len(self._addresses))))
+                await self._relink()
                 resolved = time.monotonic()
+            await asyncio.sleep(LOOK_S)
 
-    async def _resolve(self) -> None:
-        loop = asyncio.get_running_loop()
-        found: set[str] = set()
-        for address in self._addresses:
-            try:
-                infos = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                log.debug("cannot resolve %s: %s", address.host, error)
-                return  # keep what is connected: a name server that is away changes nothing
-            for *_, sockaddr in infos:
-                host = str(sockaddr[0])
-                found.add(str(Address(host=host, port=address.port)))
+    async def _resolve(self, number: int) -> None:
+        """Look up one of the addresses; while a name server does not know it, what it gave last stays true."""
+        address = self._addresses[number]
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            log.debug("cannot resolve %s: %s", address.host, error)
+        else:
+            self._found[number] = {str(Address(host=str(info[4][0]), port=address.port)) for info in infos}
+
+    async def _relink(self) -> None:
+        """Connect to what is new, leave what is gone."""
+        found = set().union(*self._found.values())
         for gone in [name for name in self._links if name not in found]:
             await self._links.pop(gone).close()
-        for new in found - set(self._links):
+        for new in sorted(found - set(self._links)):
             self._links[new] = self._connect(new)
 
 

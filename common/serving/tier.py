@@ -88,6 +88,8 @@ class Tier:
             upstream=upstream,
             timeout_s=upstream_timeout_s,
             operating_point=operating_point,
+            classes=len(self._manifest.classes),
+            exits=len(self._manifest.exits),
             max_rows=self.limits.queue_rows,
             exits_passed=sum(leave.stage < stop for leave in self._manifest.exits),
             received=self._received,

@@ -37,31 +37,61 @@ async def test_a_name_that_moves_is_followed(tmp_path: Path, monkeypatch: pytest
     await context.__aexit__(None, None, None)
 
 
-async def test_a_name_server_that_is_away_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Link:
-        up, rows_in_flight, closed = True, 0, False
+class Link:
+    """A link that is up at once."""
 
-        def __init__(self, address: str) -> None:
-            self.address = address
+    def __init__(self, address: str) -> None:
+        self.address, self.up, self.rows_in_flight, self.closed = address, True, 0, False
 
-        async def close(self) -> None:
-            self.closed = True
+    async def close(self) -> None:
+        self.closed = True
 
-    answers: list[list[str] | None] = [["10.0.0.1"], None, ["10.0.0.2"]]
+
+@pytest.fixture
+async def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str] | None]:
+    """A name server: host -> addresses, None while it does not know."""
+    known: dict[str, list[str] | None] = {}
 
     async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        found = answers.pop(0)
+        found = known[host]
         if found is None:
-            raise socket.gaierror("away")
+            raise socket.gaierror("unknown")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
-    monkeypatch.setattr(pools, "LOOK_S", 3600)
+    monkeypatch.setattr(pools, "RESOLVE_S", 0.0)
+    monkeypatch.setattr(pools, "LOOK_S", 0.01)
+    return known
+
+
+async def test_a_name_that_is_unknown_for_a_while_changes_nothing(names: dict[str, list[str] | None]) -> None:
+    names["edge.example"] = ["10.0.0.1"]
     pool = Pool([Address(host="edge.example", port=5)], Link)  # type: ignore[arg-type]
     await pool.start()
+    await until(lambda: list(pool._links) == ["10.0.0.1:5"])
     (first,) = pool._links.values()
-    await pool._resolve()
+    names["edge.example"] = None
+    await asyncio.sleep(0.05)
     assert list(pool._links) == ["10.0.0.1:5"]
-    await pool._resolve()
-    assert list(pool._links) == ["10.0.0.2:5"] and first.closed  # type: ignore[attr-defined]
+    names["edge.example"] = ["10.0.0.2"]
+    await until(lambda: list(pool._links) == ["10.0.0.2:5"])
+    assert first.closed  # type: ignore[attr-defined]
+    await pool.close()
+
+
+async def test_a_name_that_is_unknown_leaves_the_others(names: dict[str, list[str] | None]) -> None:
+    names |= {"gone.example": None, "edge.example": ["10.0.0.1"]}
+    pool = Pool([Address(host=host, port=5) for host in names], Link)  # type: ignore[arg-type]
+    await pool.start()
+    await until(lambda: list(pool._links) == ["10.0.0.1:5"])
+    await pool.close()
+
+
+async def test_starting_does_not_wait_for_the_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+    pool = Pool([Address(host="edge.example", port=5)], Link)  # type: ignore[arg-type]
+    await asyncio.wait_for(pool.start(), 5)
     await pool.close()

@@ -125,6 +125,12 @@ def refuse_with(error: RequestError) -> Callable[[Request, Deliver], RequestErro
     return lambda request, deliver: error
 
 
+def answer_with(**odd: object) -> Callable[[Request, Deliver], None]:
+    """An upstream whose answers do not fit the bundle."""
+    good = {"label": 1, "confidence": 0.5, "exit": 2, "tier": "cloud"}
+    return lambda request, deliver: deliver([Answer(row=row, **good | odd) for row in request.rows.ids])  # type: ignore[arg-type]
+
+
 async def hang(*_: object) -> None:
     await asyncio.sleep(60)
 
@@ -139,7 +145,14 @@ async def hang(*_: object) -> None:
         (refuse_with(RequestError("odd")), Degraded.UPSTREAM_REJECTED),
         (refuse_with(DeadlineExceeded("late")), Degraded.DEADLINE),
         (hang, Degraded.DEADLINE),
-        (lambda request, deliver: None, Degraded.UPSTREAM_UNAVAILABLE),
+        (lambda request, deliver: None, Degraded.UPSTREAM_REJECTED),
+        (lambda request, deliver: 1 / 0, Degraded.UPSTREAM_REJECTED),
+        (answer_with(label=5), Degraded.UPSTREAM_REJECTED),
+        (answer_with(exit=3), Degraded.UPSTREAM_REJECTED),
+        (answer_with(confidence=float("nan")), Degraded.UPSTREAM_REJECTED),
+        (answer_with(tier=""), Degraded.UPSTREAM_REJECTED),
+        (answer_with(tier="a b" * 100), Degraded.UPSTREAM_REJECTED),
+        (answer_with(probabilities=(0.5, 0.5)), Degraded.UPSTREAM_REJECTED),
     ],
 )
 async def test_every_failure_of_upstream_is_answered_here(
