@@ -1,0 +1,150 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from common.errors import DeadlineExceeded
+from common.serving.batcher import INLINE_S, RunCost, Solo
+from common.types import Degraded, Tensors
+from tests.networks import write_skip
+from tests.serving.chains import Scripted, ask, inputs, make_request, make_tier
+
+
+class Gated:
+    """A stage that takes long and runs only when the test lets it."""
+
+    runtime, precision = "gated", "float32"
+
+    def __init__(self, stage: object) -> None:
+        self.stage, self.gate, self.threads, self.rows = stage, threading.Semaphore(0), set[str](), list[int]()
+
+    def run(self, tensors: Tensors) -> Tensors:
+        self.threads.add(threading.current_thread().name)
+        self.rows.append(len(next(iter(tensors.values()))))
+        self.gate.acquire(timeout=20)
+        return self.stage.run(tensors)  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.fixture
+async def slow(tmp_path: Path):
+    """A tier whose first stage is known to take long, so that it runs on the thread."""
+    bundle, reference = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4)
+    gated = Gated(tier.runners[0])
+    tier.runners[0] = gated  # type: ignore[index]
+    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    yield bundle, reference, tier, gated
+    gated.gate.release(1000)
+    await tier.close()
+
+
+async def test_rows_join_while_the_runtime_is_busy(slow) -> None:
+    bundle, reference, tier, gated = slow
+    batches = [inputs(2, seed) for seed in range(10)]
+    tasks = [asyncio.create_task(ask(tier, make_request(bundle, x_BD))) for x_BD in batches]
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    late = [asyncio.create_task(ask(tier, make_request(bundle, x_BD))) for x_BD in batches]
+    await asyncio.sleep(0)
+    gated.gate.release(1000)
+    for x_BD, answers in zip(batches * 2, await asyncio.gather(*tasks, *late), strict=True):
+        assert [a.label for a in answers] == [
+            label for label, _ in reference.decide(x_BD, "max-probability", (0.9, 0.8, 0.0))
+        ]
+    assert sum(gated.rows) == 40 and len(gated.rows) <= 3, gated.rows
+    assert all(name.startswith("runtime") for name in gated.threads)
+
+
+async def test_what_waits_too_long_for_the_runtime(slow) -> None:
+    bundle, _, tier, gated = slow
+    first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(ask(tier, make_request(bundle, inputs(1), timeout_s=0.02)))
+    await asyncio.sleep(0.05)
+    gated.gate.release(1000)
+    await first
+    with pytest.raises(DeadlineExceeded):
+        await second
+
+
+async def test_between_two_stages_an_expired_row_has_its_exit(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, upstream=Scripted(lambda request, deliver: None))
+    gated = Gated(tier.runners[1])
+    tier.runners[1] = gated  # type: ignore[index]
+    tier.batcher.costs[1].learn(1, 10 * INLINE_S)
+    blocking = asyncio.create_task(ask(tier, make_request(bundle, inputs(1), point="full")))
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    late = asyncio.create_task(ask(tier, make_request(bundle, inputs(3), point="full", timeout_s=0.05)))
+    await asyncio.sleep(0.1)
+    gated.gate.release(1000)
+    # The runtime was busy all along: not even the first exit of the late rows could be computed.
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await blocking
+    await tier.close()
+
+
+async def test_rows_that_expire_behind_an_exit_are_answered_from_it(tmp_path: Path) -> None:
+    bundle, reference = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4)
+    stage = tier.runners[0]
+
+    class Late:
+        runtime, precision = "late", "float32"
+
+        def run(self, tensors: Tensors) -> Tensors:
+            import time
+
+            time.sleep(0.05)  # the deadline passes while stage 0 runs
+            return stage.run(tensors)
+
+    tier.runners[0] = Late()  # type: ignore[index]
+    x_BD = inputs(3)
+    answers = await ask(tier, make_request(bundle, x_BD, point="full", timeout_s=0.03))
+    assert {(a.exit, a.degraded) for a in answers} == {(0, Degraded.DEADLINE)}
+    assert [a.label for a in answers] == reference.logits(x_BD)[0].argmax(1).tolist()
+    await tier.close()
+
+
+def test_the_cost_of_a_run_is_scaled_from_what_is_known() -> None:
+    cost = RunCost()
+    assert cost.expect(64) == 0.0
+    cost.learn(1, 0.001)
+    assert cost.expect(1) == 0.001 and cost.expect(8) == pytest.approx(0.008)
+    for _ in range(200):
+        cost.learn(8, 0.002)
+    assert cost.expect(8) == pytest.approx(0.002) and cost.expect(32) == pytest.approx(0.008)
+
+
+def test_alone_is_learnt_and_unlearnt() -> None:
+    solo = Solo()
+    assert not solo.now()
+    for _ in range(Solo.ALONE):
+        solo.saw(1)
+    answers = [solo.now() for _ in range(2 * Solo.PROBE)]
+    assert answers.count(False) == 2, "now and then it looks whether others have come"
+    solo.saw(2)
+    assert not any(solo.now() for _ in range(10))
+
+
+async def test_a_single_caller_is_answered_without_a_round_of_the_loop(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4)
+    for _ in range(Solo.ALONE + 1):
+        await ask(tier, make_request(bundle, inputs(1)))
+    finished_at_once = 0
+    for _ in range(Solo.PROBE):
+        answer = tier.answer(make_request(bundle, inputs(1)), lambda answers: None)
+        try:
+            answer.send(None)
+        except StopIteration:
+            finished_at_once += 1
+        else:
+            answer.close()
+            await asyncio.sleep(0.01)
+    assert finished_at_once > Solo.PROBE // 2
+    await tier.close()
