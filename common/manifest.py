@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,20 @@ class CutTensor:
     compression: str = "none"
     low: Range | None = None  # calibrated range of an affine codec; None: that of each message
     high: Range | None = None
+
+
+def coded_cuts(cuts: Sequence[Sequence[CutTensor]], input_cuts: Collection[int], crossed: Iterable[int]) -> list[int]:
+    """Of the cuts that a system crosses, those where activations travel otherwise than `raw`.
+
+    As long as every cut from the device up forwards the input, no activation travels at all.
+    """
+    found: list[int] = []
+    inputs_only = True
+    for cut in sorted(set(crossed)):
+        inputs_only = inputs_only and cut in input_cuts
+        if not inputs_only and any(how.codec != "raw" for how in cuts[cut]):
+            found.append(cut)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

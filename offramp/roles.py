@@ -23,7 +23,7 @@ def compose(system: SystemConfig, name: str) -> TierServer:
     config = system.tier(name)
     if config.runtime != AUTO:
         try:
-            runtime_named(config.runtime)
+            runtime_named(config.runtime, also=(AUTO,))
         except ConfigError as error:
             raise ConfigError(f"{system.path}: tiers.{name}: {error}") from None
     bundle = Bundle(system.bundle, digest=system.digest)

@@ -12,6 +12,7 @@ A runtime reads and writes named tensors whose first axis is the row. `common.ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from common.errors import ConfigError
@@ -43,8 +44,12 @@ def candidates(precision: str) -> dict[str, Loader]:
     return found
 
 
-def runtime_named(name: str) -> Loader:
+def runtime_named(name: str, *, also: Sequence[str] = ()) -> Loader:
     """The loader of a runtime that is here.
+
+    Args:
+        name: one of RUNTIMES, or "onnxruntime:" and the short name of an execution provider.
+        also: what the caller accepts beside them, for the message.
 
     Raises:
         ConfigError: in one sentence, when there is no such runtime or this machine lacks it.
@@ -52,8 +57,8 @@ def runtime_named(name: str) -> Loader:
     if name.startswith(_PROVIDER):
         return partial(OnnxStage.load, provider=_provider(name.removeprefix(_PROVIDER)))
     if name not in RUNTIMES:
-        known = ", ".join(RUNTIMES)
-        raise ConfigError(f"runtime is {name[:80]!r}. It must be one of {known}, {AUTO} or {_PROVIDER}PROVIDER.")
+        known = ", ".join((*RUNTIMES, *also))
+        raise ConfigError(f"runtime is {name[:80]!r}. It must be one of {known} or {_PROVIDER}PROVIDER.")
     if name in _OPENVINO:
         require(_OPENVINO[name])
     return RUNTIMES[name]

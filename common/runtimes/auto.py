@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from common.bundle import Bundle
-from common.errors import BundleError, ConfigError
+from common.errors import BundleError
 from common.runtimes import Loader, StageRunner, candidates
 from common.runtimes.runner import zeros
 from common.types import Tensors
@@ -71,11 +71,15 @@ def _load(
     loaded: dict[str, list[StageRunner]] = {}
     for name, load in loaders.items():
         try:
-            loaded[name] = [load(bundle, stage, threads) for stage in stages]
-        except (BundleError, ConfigError) as error:
-            if name == DEFAULT:
+            runners = [load(bundle, stage, threads) for stage in stages]
+            for stage, runner in zip(stages, runners, strict=True):
+                runner.run(zeros(bundle.manifest, stage, 1))
+        except Exception as error:  # every runtime has exceptions of its own
+            if name == DEFAULT and isinstance(error, BundleError):
                 raise
             log.info("runtime auto: without %s: %s", name, error)
+        else:
+            loaded[name] = runners
     return loaded
 
 

@@ -44,13 +44,13 @@ def load_stages(
         runtime = fastest(bundle, range(start, stop), threads, precision=precision)
     load = runtime_named(runtime)
     own = {stage: load(bundle, stage, threads) for stage in range(start, stop)}
-    return {**_others(bundle, start, load, threads), **own}
+    return {**_others(bundle, min(start, stop), load, threads), **own}
 
 
-def _others(bundle: Bundle, start: int, load: Loader, threads: int) -> dict[int, StageRunner]:
+def _others(bundle: Bundle, before: int, load: Loader, threads: int) -> dict[int, StageRunner]:
     """The stages before the tier's own range, as far as their files are here and sound."""
     held: dict[int, StageRunner] = {}
-    for stage in filter(bundle.holds, range(start)):
+    for stage in filter(bundle.holds, range(before)):
         try:
             held[stage] = load(bundle, stage, threads)
         except BundleError as error:

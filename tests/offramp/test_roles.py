@@ -63,7 +63,10 @@ def test_auto_is_a_choice_and_a_relay_loads_nothing(root: Path) -> None:
 @pytest.mark.parametrize(
     ("runtime", "sentence"),
     [
-        ("tensorflow", r"tiers\.cloud: runtime is 'tensorflow'. It must be one of onnxruntime, openvino,"),
+        (
+            "tensorflow",
+            r"tiers\.cloud: runtime is 'tensorflow'. It must be one of onnxruntime, openvino, openvino-bf16, auto or",
+        ),
         ("onnxruntime:abacus", r"tiers\.cloud: runtime is 'onnxruntime:abacus', which the installed onnxruntime lacks"),
     ],
 )

@@ -28,7 +28,7 @@ def test_names_and_precisions() -> None:
     [
         (
             "onnx",
-            "runtime is 'onnx'. It must be one of onnxruntime, openvino, openvino-bf16, auto or onnxruntime:PROVIDER.",
+            "runtime is 'onnx'. It must be one of onnxruntime, openvino, openvino-bf16 or onnxruntime:PROVIDER.",
         ),
         ("onnxruntime:abacus", "runtime is 'onnxruntime:abacus', which the installed onnxruntime lacks. It has"),
         ("onnxruntime:", "which the installed onnxruntime lacks"),
