@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +18,12 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from calibration.settings import CutSettings
 from common.bundle import write_manifest
 from common.errors import BundleError
 from common.manifest import FORMAT_VERSION
+from training.flops import count_flops
 from training.network import MultiExitNetwork, StageWithExit
 
 OPSET = 20  # read by onnxruntime 1.22 and later
@@ -54,10 +54,11 @@ def export(
     for number in range(len(network.parts)):
         stage = StageWithExit(network, number).eval()
         example = tuple(tensors[name] for name in stage.reads)
-        raw = stage_to_onnx(stage, example, f"stage{number}")
+        shapes = [network.row_shape(name, tensors[name]) for name in stage.reads]
+        raw = stage_to_onnx(stage, example, f"stage{number}", shapes)
         (root / f"stage{number}.onnx").write_bytes(raw)
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            tensors.update(zip(stage.writes, stage(*example), strict=True))
+        with torch.inference_mode():
+            flops = count_flops(lambda: tensors.update(zip(stage.writes, stage(*example), strict=True)))  # noqa: B023
         exits = network.exits
         stages.append(
             {
@@ -66,17 +67,23 @@ def export(
                 "reads": list(stage.reads),
                 "writes": list(stage.writes),
                 "exit": exits.index(number) if number in exits else None,
-                "flops": counter.get_total_flops() // _EXAMPLE_ROWS,
+                "flops": flops // _EXAMPLE_ROWS,
                 "parameters": _parameters(network, number),
             }
         )
     return write_manifest(root, _document(network, tensors, stages, name, cuts, provenance))
 
 
-def stage_to_onnx(stage: torch.nn.Module, example: tuple[Tensor, ...], name: str) -> bytes:
+def stage_to_onnx(
+    stage: torch.nn.Module,
+    example: tuple[Tensor, ...],
+    name: str,
+    shapes: Sequence[tuple[int | str, ...]] | None = None,
+) -> bytes:
     """Capture a module that takes `example` and return ONNX bytes with a dynamic first axis, "batch".
 
-    The module names its inputs and outputs in `reads` and `writes`.
+    The module names its inputs and outputs in `reads` and `writes`. `shapes` gives the row shape of each input;
+    axes with a symbol there are dynamic too.
 
     Raises:
         BundleError: when it cannot be captured, for instance because its forward branches on data.
@@ -91,7 +98,7 @@ def stage_to_onnx(stage: torch.nn.Module, example: tuple[Tensor, ...], name: str
                 output_names=writes,
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes=(tuple({0: "batch"} for _ in example),),
+                dynamic_shapes=(tuple(map(_dynamic, shapes or [()] * len(example))),),
                 external_data=False,
                 verbose=False,
             )
@@ -101,10 +108,15 @@ def stage_to_onnx(stage: torch.nn.Module, example: tuple[Tensor, ...], name: str
     assert program is not None
     model = program.model_proto
     _forget_origin(model, name)
-    _check_folded(model, name, reads, writes)
+    _check_names(model, name, reads, writes)
     onnx.checker.check_model(model)
     raw: bytes = model.SerializeToString(deterministic=True)
     return raw
+
+
+def _dynamic(shape: tuple[int | str, ...]) -> dict[int, str]:
+    """The axes of a tensor that may differ, by name."""
+    return {0: "batch"} | {axis: size for axis, size in enumerate(shape, start=1) if isinstance(size, str)}
 
 
 def _document(
@@ -126,10 +138,8 @@ def _document(
         "name": name,
         "input": {"tensors": [spec.name for spec in network.inputs], "image": image},
         "classes": list(network.classes),
-        "tensors": {
-            key: {"dtype": str(tensors[key].dtype).removeprefix("torch."), "shape": list(tensors[key].shape[1:])}
-            for key in used
-        },
+        "tensors": {key: _tensor(network, key, tensors[key]) for key in used},
+        **({"buckets": {symbol: list(sizes) for symbol, sizes in network.buckets.items()}} if network.buckets else {}),
         "stages": stages,
         "cuts": [{"tensors": [_crossing(network, tensors[key], key, cuts) for key in names]} for names in crossings],
         "exits": [
@@ -140,6 +150,12 @@ def _document(
         },
         "provenance": dict(provenance),
     }
+
+
+def _tensor(network: MultiExitNetwork, name: str, tensor: Tensor) -> dict[str, Any]:
+    shape = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(network.row_shape(name, tensor))}
+    pad = next((spec.pad for spec in network.inputs if spec.name == name), 0.0)
+    return shape | ({"pad": pad} if pad else {})
 
 
 def _crossing(network: MultiExitNetwork, tensor: Tensor, name: str, cuts: CutSettings) -> dict[str, Any]:
@@ -173,9 +189,7 @@ def _forget_origin(model: onnx.ModelProto, name: str) -> None:
             node.ClearField("doc_string")
 
 
-def _check_folded(model: onnx.ModelProto, name: str, reads: list[str], writes: list[str]) -> None:
-    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
-        raise BundleError(f"{name} still holds a batch norm. It must directly follow a convolution to be folded.")
+def _check_names(model: onnx.ModelProto, name: str, reads: list[str], writes: list[str]) -> None:
     if [i.name for i in model.graph.input] != reads or [o.name for o in model.graph.output] != writes:
         raise BundleError(f"{name} hands a tensor on unchanged. Let a later stage read the earlier tensor itself.")
 

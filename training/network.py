@@ -24,7 +24,8 @@ class StagePart:
     """One stage: a module over named tensors, with or without an exit head.
 
     `body` takes the tensors of `reads` in that order and returns those of `writes`, one tensor or a tuple.
-    `head` takes the tensors of `head_reads` (anything read or written so far) and returns logits [B, C].
+    `head` takes the tensors of `head_reads` (anything read or written so far, and "logits0", ... of earlier exits)
+    and returns logits [B, C].
     """
 
     body: nn.Module
@@ -43,6 +44,9 @@ class MultiExitNetwork(nn.Module):
         inputs: the tensors that enter stage 0, with row shapes and dtypes as a door delivers them.
         classes: names of the classes; every head returns one logit for each.
         image: how a door turns an image file into the input, when it can.
+        buckets: sizes that rows with a symbolic size are padded to, by symbol.
+        sample: a batch that the network accepts, by input name; left out, zeros are taken.
+        shapes: row shapes of tensors between stages that have symbolic sizes.
 
     Raises:
         ConfigError: when a tensor is read before it is written, or written twice, or the last stage has no exit.
@@ -55,12 +59,18 @@ class MultiExitNetwork(nn.Module):
         inputs: Sequence[TensorSpec],
         classes: Sequence[str],
         image: ImageSpec | None = None,
+        buckets: Mapping[str, Sequence[int]] | None = None,
+        sample: Mapping[str, Tensor] | None = None,
+        shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     ) -> None:
         super().__init__()
         self.parts = tuple(stages)
         self.inputs = tuple(inputs)
         self.classes = tuple(classes)
         self.image = image
+        self.buckets = {symbol: tuple(sizes) for symbol, sizes in (buckets or {}).items()}
+        self.sample = dict(sample) if sample is not None else None
+        self.shapes = dict(shapes or {})
         _check(self.parts, {spec.name for spec in self.inputs})
         self.bodies = nn.ModuleList(part.body for part in self.parts)
         self.heads = nn.ModuleDict({str(k): part.head for k, part in enumerate(self.parts) if part.head is not None})
@@ -80,8 +90,10 @@ class MultiExitNetwork(nn.Module):
         Order is that of their making, so equal networks give equal manifests.
         """
         made = [spec.name for spec in self.inputs]
-        for part in self.parts[: cut + 1]:
+        for number, part in enumerate(self.parts[: cut + 1]):
             made.extend(part.writes)
+            if part.head is not None:
+                made.append(self.logits_name(number))
         later = {name for part in self.parts[cut + 1 :] for name in (*part.reads, *part.head_reads)}
         return tuple(name for name in made if name in later)
 
@@ -97,31 +109,45 @@ class MultiExitNetwork(nn.Module):
         writes = tuple(name for name in self.parts[stage].writes if name in crossing)
         return (*writes, self.logits_name(stage)) if stage in self.exits else writes
 
+    def row_shape(self, name: str, tensor: Tensor) -> tuple[int | str, ...]:
+        """Row shape of a tensor as a manifest gives it: symbols where rows may differ."""
+        given = next((spec.shape for spec in self.inputs if spec.name == name), self.shapes.get(name))
+        return tuple(tensor.shape[1:]) if given is None else given
+
     def run_stage(self, stage: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one stage with its exit; returns everything it made, the logits under `logits_name`."""
+        out = self.run_body(stage, tensors)
+        return out if self.parts[stage].head is None else out | self.run_head(stage, {**tensors, **out})
+
+    def run_body(self, stage: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the body of a stage alone; returns what it writes."""
         part = self.parts[stage]
         made = self.bodies[stage](*(tensors[name] for name in part.reads))
-        out = dict(zip(part.writes, (made,) if isinstance(made, Tensor) else made, strict=True))
-        if part.head is not None:
-            known = {**tensors, **out}
-            out[self.logits_name(stage)] = self.heads[str(stage)](*(known[name] for name in part.head_reads))
-        return out
+        return dict(zip(part.writes, (made,) if isinstance(made, Tensor) else made, strict=True))
+
+    def run_head(self, stage: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the exit head of a stage on what is known by then; returns its logits [B, C] by name."""
+        head_reads = self.parts[stage].head_reads
+        return {self.logits_name(stage): self.heads[str(stage)](*(tensors[name] for name in head_reads))}
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [B, C] of every exit for a batch, without any exit being taken."""
         return self.forward_with_crossing(*inputs)[0]
 
     def forward_with_crossing(self, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """As `forward`, and with it the float activations that cross any cut, each once."""
+        """As `forward`, and with it the float activations that cross any cut, each once, without logits."""
         tensors = dict(zip((spec.name for spec in self.inputs), inputs, strict=True))
         for stage in range(len(self.parts)):
             tensors.update(self.run_stage(stage, tensors))
+        logits = [self.logits_name(stage) for stage in self.exits]
         names = dict.fromkeys(name for cut in range(len(self.parts) - 1) for name in self.crossing(cut))
-        crossing = tuple(tensors[name] for name in names if tensors[name].is_floating_point())
-        return tuple(tensors[self.logits_name(stage)] for stage in self.exits), crossing
+        coded = (tensors[name] for name in names if name not in logits)
+        return tuple(map(tensors.__getitem__, logits)), tuple(t for t in coded if t.is_floating_point())
 
     def example(self, rows: int = 2) -> tuple[Tensor, ...]:
-        """A batch of zeros that the network accepts."""
+        """A batch that the network accepts: rows of the sample, or zeros."""
+        if self.sample is not None:
+            return tuple(self.sample[s.name][torch.arange(rows) % len(self.sample[s.name])] for s in self.inputs)
         return tuple(
             torch.zeros((rows, *(int(size) for size in spec.shape)), dtype=getattr(torch, spec.dtype))
             for spec in self.inputs
@@ -147,6 +173,7 @@ class StageWithExit(nn.Module):
 def _check(parts: Sequence[StagePart], known: set[str]) -> None:
     if not parts or parts[-1].head is None:
         raise ConfigError("A network needs at least one stage, and its last stage needs an exit head.")
+    exits = 0
     for number, part in enumerate(parts):
         for name in part.reads:
             if name not in known:
@@ -159,3 +186,6 @@ def _check(parts: Sequence[StagePart], known: set[str]) -> None:
                 raise ConfigError(f"The exit of stage {number} reads {name!r}, which nobody has written by then.")
         if part.head is not None and not part.head_reads:
             raise ConfigError(f"The exit of stage {number} names no tensor under head_reads.")
+        if part.head is not None:
+            known.add(f"logits{exits}")
+            exits += 1

@@ -45,7 +45,7 @@ def skipping() -> MultiExitNetwork:
         StagePart(body=Add(), reads=("b", "a"), writes=("c",), head=classifier(), head_reads=("c",)),
         StagePart(body=Late(), reads=("c", "image"), writes=("d",), head=classifier(), head_reads=("d",)),
     ]
-    return _shaken(MultiExitNetwork(stages, inputs=_inputs(), classes=[str(c) for c in range(CLASSES)]))
+    return shake(MultiExitNetwork(stages, inputs=_inputs(), classes=[str(c) for c in range(CLASSES)]))
 
 
 class Late(nn.Module):
@@ -74,10 +74,10 @@ def _inputs() -> list[TensorSpec]:
     return [TensorSpec(name="image", dtype="uint8", shape=(1, SIDE, SIDE))]
 
 
-def _shaken(network: MultiExitNetwork) -> MultiExitNetwork:
+def shake(network: MultiExitNetwork) -> MultiExitNetwork:
     """Give batch norms statistics as after training, so that folding them is put to the test."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -89,7 +89,7 @@ def shaken_lenet() -> MultiExitNetwork:
     from training.lenet import b_lenet
 
     torch.manual_seed(0)
-    return _shaken(b_lenet())
+    return shake(b_lenet())
 
 
 def write_recipe(path: Path, **training: Any) -> Path:

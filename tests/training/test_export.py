@@ -17,7 +17,7 @@ from calibration.settings import CutSettings
 from common.bundle import Bundle
 from common.errors import BundleError
 from common.manifest import TensorSpec
-from tests.training.nets import shaken_lenet, skipping
+from tests.training.nets import shake, shaken_lenet, skipping
 from training.export import export, stage_to_onnx
 from training.network import MultiExitNetwork, StagePart
 
@@ -158,12 +158,18 @@ class Stubborn(nn.Module):
         return self.norm(torch.relu(x))
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [(Branching(), "stage0 cannot be written as ONNX: .+"), (Stubborn(), "stage0 still holds a batch norm")],
-)
-def test_what_cannot_be_packed_is_refused_in_a_sentence(tmp_path: Path, body: nn.Module, said: str) -> None:
-    with pytest.raises(BundleError, match=said) as caught:
-        export(_one_stage(body), tmp_path, name="net", cuts=UNCODED, provenance={})
+def test_a_batch_norm_that_follows_no_convolution_is_packed_as_it_is(tmp_path: Path) -> None:
+    network = shake(_one_stage(Stubborn()))
+    export(network, tmp_path, name="net", cuts=UNCODED, provenance={})
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = [logits.numpy() for logits in network(torch.from_numpy(x))]
+    examples = Examples(inputs={"x": x}, labels_N=np.zeros(5, np.int64), sha256={})
+    assert_equal(Served(Bundle(tmp_path)).logits(examples), wanted)
+
+
+def test_what_cannot_be_packed_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"stage0 cannot be written as ONNX: .+") as caught:
+        export(_one_stage(Branching()), tmp_path, name="net", cuts=UNCODED, provenance={})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "manifest.json").exists()
