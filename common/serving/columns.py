@@ -8,6 +8,7 @@ which some are flat) and names the place of what nobody accepts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class Column:
         """
         if self._count is None:
             return None
+        if self._dtype == np.uint8:
+            return self._bytes(values)
         try:
             with np.errstate(over="ignore"):
                 array = np.array(values, self._dtype)
@@ -58,6 +61,17 @@ class Column:
                 return None
             array = array.reshape(rows, *self.spec.shape)
         return array if self.whole or np.isfinite(array).all() else None
+
+    def _bytes(self, values: Sequence[object]) -> Array | None:
+        """As `plain`, for bytes: Python collects those six times as quickly as numpy."""
+        flat = bytearray()
+        try:
+            for value in values:
+                nested = isinstance(value, list) and isinstance(value[0], list)
+                _extend(flat, value, self.spec.shape if nested else (self._count,))
+        except (ValueError, TypeError, IndexError):
+            return None
+        return np.frombuffer(flat, np.uint8).reshape(len(values), *self.spec.shape)
 
     def row(self, value: object, where: str, sizes: Sizes) -> Array:
         """One row, of the spec's shape; learns its symbolic sizes.
@@ -173,6 +187,17 @@ def _flatten(value: object, shape: tuple[int, ...], where: str, flat: list[objec
             _flatten(part, shape[1:], f"{where}[{i}]", flat)
         return
     flat.extend(value)
+
+
+def _extend(flat: bytearray, value: Any, shape: Sequence[Any]) -> None:
+    """Append the numbers of nested lists of exactly this shape; raises ValueError or TypeError for anything else."""
+    if len(value) != shape[0]:
+        raise ValueError
+    if len(shape) == 1:
+        flat.extend(value)
+        return
+    for part in value:
+        _extend(flat, part, shape[1:])
 
 
 def stack(rows: Sequence[Array], spec: TensorSpec, sizes: Sizes) -> Array:

@@ -95,6 +95,21 @@ def test_nothing_but_whole_numbers_slips_into_an_integer_tensor(literal: bytes, 
     assert str(error).startswith("inputs[1]")
 
 
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ("[1, 2, 3, 4]", "inputs[0] has shape [2]. It must be [3]."),  # as many numbers as two good rows
+        ("3", "inputs[0] has shape [2]. It must be [3]."),
+        ("{}", "inputs[0] has shape [2]. It must be [3]."),
+    ],
+)
+def test_rows_of_bytes_are_counted_one_by_one(other: str, sentence: str) -> None:
+    reader = JsonBody(manifest_of(document({"x": {"dtype": "uint8", "shape": [3]}})), Limits())
+    assert str(refused(reader, f'{{"inputs": [[1, 2], {other}]}}'.encode())) == sentence
+    if other != "[1, 2, 3, 4]":
+        assert str(refused(reader, f'{{"inputs": [[1, 2, 3], {other}]}}'.encode())).startswith("inputs[1] ")
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(["1", "2.0", "3e0"])))
 def test_whole_numbers_written_as_fractions_are_whole(order: tuple[str, ...]) -> None:
     reader = JsonBody(manifest_of(document({"x": {"dtype": "int64", "shape": [3]}})), Limits())
