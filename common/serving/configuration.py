@@ -12,8 +12,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.config import SystemConfig
-from common.manifest import CutTensor, Manifest
+from common.manifest import CutTensor, Manifest, coded_cuts
 from common.runtimes import StageRunner
+
+
+def without_guarantee(
+    system: SystemConfig, manifest: Manifest, runners: Mapping[int, StageRunner]
+) -> list[tuple[str, str]]:
+    """What a tier must say at start: operating points and how this system differs from theirs.
+
+    The configured point counts, and every other one with a certificate, since a request may ask for it.
+    """
+    certified = {name for name, point in manifest.operating_points.items() if point.guarantee is not None}
+    names = sorted(certified | {system.operating_point})
+    return [(name, difference) for name in names for difference in differences(system, manifest, runners, name)]
 
 
 def differences(
@@ -29,15 +41,8 @@ def differences(
         have = sorted({getattr(runner, what) for runner in runners.values()})
         if want is not None and have not in ([], [want]):
             found.append(f"{what} is {', '.join(have)} instead of {want}")
-    coded = sorted(
-        {
-            tier.stop - 1
-            for tier in system.tiers[:-1]
-            if 0 < tier.stop < len(manifest.stages)
-            and tier.stop - 1 not in manifest.input_cuts
-            and any(tensor.codec != "raw" for tensor in manifest.cuts[tier.stop - 1])
-        }
-    )
+    crossed = [tier.stop - 1 for tier in system.tiers[:-1] if 0 < tier.stop < len(manifest.stages)]
+    coded = coded_cuts(manifest.cuts, manifest.input_cuts, crossed)
     want_coded = measured.get("coded_cuts")
     if want_coded is not None and coded != sorted(want_coded):
         found.append(f"coded cuts are {coded} instead of {sorted(want_coded)}")

@@ -11,7 +11,7 @@ from common.address import Address
 from common.bundle import Bundle
 from common.config import SystemConfig
 from common.serving.asgi import AsgiApp
-from common.serving.configuration import differences
+from common.serving.configuration import without_guarantee
 from common.serving.grpc_door import GrpcDoor
 from common.serving.http import HttpServer
 from common.serving.metrics import Metrics
@@ -74,10 +74,10 @@ class TierServer:
             upstream_timeout_s=config.upstream_timeout_ms / 1e3,
         )
         warm_up(bundle.manifest, runners, self.tier.batcher.costs)
-        for difference in differences(system, bundle.manifest, runners, system.operating_point):
+        for name, difference in without_guarantee(system, bundle.manifest, runners):
             log.warning(
                 "operating point %s carries no guarantee here: %s (see its configuration in the bundle)",
-                system.operating_point,
+                name,
                 difference,
             )
         self._grpc: GrpcDoor | None = None

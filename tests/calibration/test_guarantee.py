@@ -22,7 +22,7 @@ from common.bundle import Bundle
 from common.criteria import CRITERIA
 from common.errors import BundleError, ConfigError
 from common.manifest import Manifest
-from common.serving.configuration import differences
+from common.serving.configuration import differences, without_guarantee
 from tests.synthetic import SIDE, recipe, write_idx, write_tiny
 
 
@@ -174,6 +174,16 @@ def test_a_tier_says_at_start_when_the_certificate_is_of_another_configuration(t
     )
     foreign = {**manifest.operating_points, "guaranteed": replace(point, guarantee={"by": "hand"})}
     assert _differences(replace(manifest, operating_points=foreign)) == ("its certificate names no configuration",)
+
+
+def test_a_tier_speaks_of_the_configured_point_and_of_every_certified_one(tiny: Path, data: Path) -> None:
+    calibrate(tiny, data, guarantee=wanted(0.1))
+    manifest = Bundle(tiny).manifest
+    tiers = [SimpleNamespace(stop=2)]
+    for configured, names in (("default", ["default", "guaranteed"]), ("full", ["full", "guaranteed"])):
+        system = SimpleNamespace(tiers=tiers, operating_point=configured)
+        said = without_guarantee(system, manifest, {})  # type: ignore[arg-type]
+        assert said == [(name, "coded cuts are [] instead of [0]") for name in names]
 
 
 def test_a_tier_says_at_start_that_nothing_was_certified(tiny: Path, data: Path) -> None:
