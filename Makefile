@@ -13,13 +13,14 @@ DEV := .venv-dev/bin
 RUN_READY := .venv/.ready
 DEV_READY := .venv-dev/.ready
 
-.PHONY: help demo up test lint bundle chaos clean
+.PHONY: help demo up test lint bundle results chaos clean
 help:
 	@echo "make demo    three tiers answer real images, then stop"
 	@echo "make up      the same, until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
 	@echo "make lint    the first three of these"
 	@echo "make bundle  train and package RECIPE (default $(RECIPE); data from DATA_DIR, else fetched)"
+	@echo "make results measure what takes too long for a test, into docs/results.md (DATA_DIR as above)"
 	@echo "make chaos   kill and freeze tiers again and again, and print what was lost: nothing"
 	@echo "make clean   remove the environments and what was built"
 
@@ -56,6 +57,9 @@ test: $(DEV_READY)
 
 bundle: $(DEV_READY)
 	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+results: $(DEV_READY)
+	$(DEV)/python -m calibration.results guarantee $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --write docs/results.md
 
 chaos: $(DEV_READY)
 	$(DEV)/pytest -rA --capture=no -m chaos tests/long
