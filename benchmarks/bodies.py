@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.paths import BUNDLE, IMAGES
+from benchmarks.resnet import pool
 from common.bundle import Bundle
 from common.criteria import softmax
 from common.runtimes.onnx import OnnxStage
@@ -54,6 +55,7 @@ _KSERVE = "/v1/models/lenet:predict"
 FORMS = {
     "json": Form(path="/predict", content_type=_JSON),
     "npy": Form(path="/predict", content_type=_NPY),
+    "full": Form(path="/predict?operating_point=full", content_type=_JSON),  # every row goes up to the last exit
     "kserve-json": Form(path=_KSERVE, content_type=_JSON),
     "kserve-binary": Form(path="/v2/models/lenet/infer", content_type="application/octet-stream"),
     "mosec-json": Form(path="/inference", content_type=_JSON),
@@ -75,11 +77,24 @@ def _request(name: str, image: np.ndarray) -> bytes:
         text = json.dumps(head, separators=(",", ":")).encode()
         return form.request(text + image.tobytes(), f"inference-header-content-length: {len(text)}\r\n")
     if name.endswith("npy"):
-        buffer = io.BytesIO()
-        np.save(buffer, image[None], allow_pickle=False)
-        return form.request(buffer.getvalue() if form.content_type == _NPY else _multipart(buffer.getvalue()))
+        file = _npy(image[None])
+        return form.request(file if form.content_type == _NPY else _multipart(file))
     key = "instances" if name == "kserve-json" else "inputs"
     return form.request(json.dumps({key: [image.reshape(-1).tolist()]}, separators=(",", ":")).encode())
+
+
+def row_requests(form: str, inputs: Inputs) -> list[bytes]:
+    """Array files of several rows; `form` is rows:<operating point>:<rows>, of ResNet-20's pool, or lenet:<rows>."""
+    which, *point, count = form.split(":")
+    to = Form(path=f"/predict?operating_point={point[0]}" if point else "/predict", content_type=_NPY)
+    rows = pool() if which == "rows" else np.tile(inputs.images, (-(-2 * int(count) // len(inputs.images)), 1, 1, 1))
+    return [to.request(_npy(rows[at : at + int(count)])) for at in range(0, len(rows) - int(count) + 1, int(count))]
+
+
+def _npy(rows: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _multipart(file: bytes) -> bytes:

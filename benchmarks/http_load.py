@@ -2,7 +2,7 @@
 
 Each of the clients keeps one connection and sends its next request when the last one is answered. With one
 client the socket blocks, with several an epoll loop serves them all. Questions come as JSON lines on standard
-input: {"port", "form", "clients", "seconds"}; the answer holds latencies in microseconds and the rate.
+input: {"port", "form", "clients", "seconds", "warm"}; the answer holds latencies in microseconds and the rate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.bodies import accepted_inputs, requests
+from benchmarks.bodies import accepted_inputs, requests, row_requests
 from benchmarks.stats import percentile
 
 _GIVE_UP_S = 20.0
@@ -73,8 +73,10 @@ def one_client(port: int, bodies: list[bytes], seconds: float) -> tuple[list[int
         client.socket.close()
 
 
-def many_clients(port: int, bodies: list[bytes], clients: int, seconds: float) -> tuple[list[int], int]:
-    """As `one_client`, with so many connections that each have one request in flight."""
+def many_clients(
+    port: int, bodies: list[bytes], clients: int, seconds: float, warm: float
+) -> tuple[list[int], int]:
+    """As `one_client`, with so many connections that each have one request in flight; `warm` seconds do not count."""
     poll = select.epoll()
     by_fd = {}
     for number in range(clients):
@@ -85,7 +87,8 @@ def many_clients(port: int, bodies: list[bytes], clients: int, seconds: float) -
     taken: list[int] = []
     clock = time.perf_counter_ns
     try:
-        begin = now = clock()
+        now = clock()
+        begin = now + int(warm * 1e9)
         end = begin + int(seconds * 1e9)
         for client in by_fd.values():
             client.sent = clock()
@@ -102,7 +105,8 @@ def many_clients(port: int, bodies: list[bytes], clients: int, seconds: float) -
                 if client.complete(data) is None:
                     continue
                 now = clock()
-                taken.append(now - client.sent)
+                if now > begin:
+                    taken.append(now - client.sent)
                 client.next += 1
                 client.sent = now
                 client.socket.sendall(bodies[client.next % len(bodies)])
@@ -131,12 +135,15 @@ def main() -> None:
     gc.disable()  # the few lists here hold no cycles
     for line in sys.stdin:
         asked = json.loads(line)
-        bodies = prepared.setdefault(asked["form"], requests(asked["form"], inputs))
+        form = asked["form"]
+        if form not in prepared:
+            prepared[form] = row_requests(form, inputs) if ":" in form else requests(form, inputs)
+        bodies, warm = prepared[form], asked.get("warm", 0.1)
         used = time.process_time()
         if asked["clients"] == 1:
             taken, elapsed = one_client(asked["port"], bodies, asked["seconds"])
         else:
-            taken, elapsed = many_clients(asked["port"], bodies, asked["clients"], asked["seconds"])
+            taken, elapsed = many_clients(asked["port"], bodies, asked["clients"], asked["seconds"], warm)
         used = time.process_time() - used
         taken.sort()
         reply = {
@@ -145,7 +152,7 @@ def main() -> None:
             "p50_us": percentile(taken, 0.5) / 1e3,
             "p95_us": percentile(taken, 0.95) / 1e3,
             "p99_us": percentile(taken, 0.99) / 1e3,
-            "client_cpu": used * 1e9 / elapsed,  # share of a core that the load itself took
+            "client_cpu": used * 1e9 / (elapsed + warm * 1e9 * (asked["clients"] > 1)),  # share of a core that the load itself took
         }
         print(json.dumps(reply), flush=True)
         gc.collect()

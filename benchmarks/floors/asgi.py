@@ -27,7 +27,8 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     body = b"".join(chunks) if len(chunks) > 1 else chunks[0]
     is_json = any(name == b"content-type" and value == b"application/json" for name, value in scope["headers"])
     images = pixels(orjson.loads(body)["inputs"]) if is_json else from_npy(body)
-    reply = orjson.dumps(_stage.answers(images)[0])
+    answers = _stage.answers(images)
+    reply = orjson.dumps(answers[0] if len(answers) == 1 else answers)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": reply})

@@ -38,7 +38,8 @@ class BareClient:
     """One stream; `run` keeps so many messages in flight."""
 
     def __init__(self, port: int) -> None:
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_OPTIONS)
+        own = ("grpc.use_local_subchannel_pool", 1)  # a connection of its own, as every device has
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=(*_OPTIONS, own))
         self._call = self._channel.stream_stream(_METHOD)(wait_for_ready=True)
 
     async def run(self, payload: bytes, in_flight: int, count: int) -> list[int]:
