@@ -17,6 +17,7 @@ def model_card(bundle: Bundle, result: Mapping[str, Any]) -> str:
         f"Bundle `{manifest.name}`, digest `{bundle.digest}`.\n",
         _network(bundle),
         _accuracy(result),
+        _guarantees(result),
         _bytes(result),
         _latency(result),
         _origin(bundle, result),
@@ -67,6 +68,21 @@ def _accuracy(result: Mapping[str, Any]) -> str:
             f"{point['mean_flops'] / 1e6:.2f} |"
         )
     lines.append("\n![accuracy against cost](evaluation.png)")
+    return "\n".join(lines) + "\n"
+
+
+def _guarantees(result: Mapping[str, Any]) -> str:
+    if "guarantees" not in result:
+        return ""
+    lines = [
+        "## Guarantees\n",
+        "Certified on rows that nothing was fitted on; the mean loss of the test split is shown beside the promise.\n",
+        "| operating point | mean loss | at most % | wrong with probability at most | on the test split % |",
+        "|---|---|---|---|---|",
+    ]
+    for name, entry in result["guarantees"].items():
+        promise = f"{100 * entry['epsilon']:.6g} | {entry['delta']:g} | {100 * entry['mean_loss']:.2f}"
+        lines.append(f"| `{name}` | {entry['risk'].replace('-', ' ')} | {promise} |")
     return "\n".join(lines) + "\n"
 
 

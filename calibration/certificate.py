@@ -58,6 +58,7 @@ def certificate(
         "configuration": {
             "stages": [stage.sha256 for stage in served.manifest.stages],
             "cuts": [cut_json(cut)["tensors"] for cut in served.manifest.cuts],
+            "input_cuts": sorted(served.manifest.input_cuts),
             "temperatures": [leave.temperature for leave in served.manifest.exits],
             "criterion": criterion,
             "thresholds": thresholds_json(chosen.thresholds),

@@ -12,6 +12,7 @@ from typing import Any
 from calibration.card import model_card
 from calibration.datasets import load_test
 from calibration.document import recipe_section
+from calibration.guarantee import Split, kept
 from calibration.latency import measure_latency
 from calibration.plot import draw
 from calibration.served import Served
@@ -69,6 +70,8 @@ def evaluate(
     }
     if latency_rows:
         result["latency"] = measure_latency(served, test, latency_rows)
+    if guarantees := kept(served, Split(examples=test, logits=logits)):
+        result["guarantees"] = guarantees
     for name, point in result["operating_points"].items():
         rates = " / ".join(f"{100 * rate:.1f}" for rate in point["exit_rates"])
         report(

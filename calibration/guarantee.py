@@ -15,7 +15,7 @@ from calibration.ladder import build_ladder
 from calibration.risks import Answered, risk_named
 from calibration.served import Served
 from calibration.settings import GuaranteeSettings
-from calibration.thresholds import ExitScores, exit_flops
+from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken
 from calibration.whole import Whole
 from common.criteria import Criterion
 from common.errors import ConfigError
@@ -78,6 +78,29 @@ def guaranteed_point(
     saved = 1.0 - chosen.mean_flops / float(flops_E[-1])
     report(f"{wanted.name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
     return {**point_json(chosen, paper, found.rows, criterion.name), "configuration": served.configuration()}
+
+
+def kept(served: Served, split: Split) -> dict[str, Any]:
+    """What certified operating points cost on other rows, such as the test split.
+
+    Returns:
+        name -> risk, epsilon, delta and the mean loss on these rows; empty when no point is certified.
+    """
+    manifest = served.manifest
+    papers = {name: point.guarantee for name, point in manifest.operating_points.items()}
+    certified = {name: paper for name, paper in papers.items() if paper is not None and paper.get("certified")}
+    if not certified:
+        return {}
+    rows = answered(split.logits, Whole(served), split.examples, served.inputs(split.examples))
+    found: dict[str, Any] = {}
+    for name, paper in certified.items():
+        point = manifest.operating_points[name]
+        criterion = criterion_named(point.criterion)
+        scores_EN = ExitScores.of(split.logits, manifest, criterion).scores_EN
+        taken_N = exits_taken(criterion, scores_EN, point.thresholds)
+        losses_N = risk_named(paper["risk"]).losses(rows)[taken_N, np.arange(len(taken_N))]
+        found[name] = {key: paper[key] for key in ("risk", "epsilon", "delta")} | {"mean_loss": float(losses_N.mean())}
+    return found
 
 
 def answered(logits: Sequence[Array], whole: Whole, examples: Examples, inputs: Tensors) -> Answered:

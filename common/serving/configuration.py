@@ -63,6 +63,7 @@ def _outdated(manifest: Manifest, name: str) -> list[str]:
     served: dict[str, Any] = {
         "stages": [stage.sha256 for stage in manifest.stages],
         "cuts": [[_code(how) for how in cut] for cut in manifest.cuts],
+        "input_cuts": sorted(manifest.input_cuts),
         "temperatures": [leave.temperature for leave in manifest.exits],
         "criterion": point.criterion,
         "thresholds": [None if math.isnan(threshold) else threshold for threshold in point.thresholds],

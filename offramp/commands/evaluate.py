@@ -44,7 +44,7 @@ def show(result: dict[str, Any], json: bool) -> None:
     from offramp.commands.tables import print_tables
 
     title = f"{result['bundle']}  {result['digest']}\n{result['n']} rows of the {result['split']} split"
-    print_tables(title, [_exits(result), _points(result), _bytes(result), _latency(result)])
+    print_tables(title, [_exits(result), _points(result), _guarantees(result), _bytes(result), _latency(result)])
 
 
 def _exits(result: dict[str, Any]) -> Table:
@@ -64,6 +64,14 @@ def _points(result: dict[str, Any]) -> Table:
         for name, point in result["operating_points"].items()
     ]
     return ("Operating points", ["name", "accuracy", "drop in points", "exit rates", "mean FLOPs"], rows)
+
+
+def _guarantees(result: dict[str, Any]) -> Table:
+    rows = [
+        [name, entry["risk"], f"{entry['epsilon']:.2%}", f"{entry['delta']:g}", f"{entry['mean_loss']:.2%}"]
+        for name, entry in result.get("guarantees", {}).items()
+    ]
+    return ("Guarantees", ["name", "mean", "at most", "wrong with probability", "here"], rows)
 
 
 def _bytes(result: dict[str, Any]) -> Table:

@@ -151,6 +151,23 @@ def test_limits_for_all_rungs_hold_together() -> None:
         assert binomial.lower_limit(short, 200, 1e-3) <= 0.1
 
 
+def test_on_fresh_rows_the_promise_holds() -> None:
+    """No stored population: every certify split is new, and true risks are those of 60,000 further rows."""
+    tune, further = judge_rows(800, 3), judge_rows(60_000, 4)
+    for risk in RISKS.values():
+        ladder = build_ladder(tune.criterion, tune.scores, tune.rows, risk, FLOPS, most=30)
+        truth = ladder.losses(further.scores, further.rows, risk).mean(axis=1)
+        rung = int(np.argmax(truth > 0.03))
+        for epsilon in (0.03, float(truth[rung]) - 0.003):  # 0.003: four standard errors of the truth
+            broken = 0
+            for seed in range(300):
+                fresh = judge_rows(250, 100 + seed)
+                losses_KN = ladder.losses(fresh.scores, fresh.rows, risk)
+                chosen = fixed_sequence(losses_KN, ladder.aims_K, risk, epsilon, 0.1) - 1
+                broken += chosen >= 0 and truth[chosen] > epsilon
+            assert binomial.lower_limit(int(broken), 300, 0.01) <= 0.1
+
+
 def test_mistakes_are_one_sentence() -> None:
     _, ladder = made("disagreement", rows=30)
     empty = judge_rows(0, 0)

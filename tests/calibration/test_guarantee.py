@@ -11,6 +11,7 @@ import pytest
 from calibration.calibrate import calibrate
 from calibration.certificate import split_sha256
 from calibration.datasets import divide, load_train
+from calibration.evaluate import evaluate
 from calibration.guarantee import Split, answered, guaranteed_point
 from calibration.later import add_later
 from calibration.risks import risk_named
@@ -109,6 +110,22 @@ def test_the_ladder_depends_on_the_tune_split_alone(tiny: Path, data: Path, tmp_
     assert after["ladder"][20]["limit"] > before["ladder"][20]["limit"]
 
 
+def test_evaluate_shows_what_it_costs_on_the_test_split(tiny: Path, data: Path) -> None:
+    calibrate(tiny, data)
+    assert "guarantees" not in evaluate(tiny, data, latency_rows=0)
+    calibrate(tiny, data, guarantee=wanted(0.1, risk="accuracy-gap"))
+    result = evaluate(tiny, data, latency_rows=0, write=True)
+    drop = result["operating_points"]["guaranteed"]["drop"]
+    entry = result["guarantees"]["guaranteed"]
+    assert (entry["risk"], entry["epsilon"], entry["delta"]) == ("accuracy-gap", 0.1, 0.1)
+    assert entry["mean_loss"] == pytest.approx(
+        drop, abs=0.02
+    )  # the uncut network differs from the last exit by a codec
+    assert "## Guarantees" in (tiny / "README.md").read_text()
+    calibrate(tiny, data, guarantee=wanted(0.001))
+    assert "guarantees" not in evaluate(tiny, data, latency_rows=0)
+
+
 def test_another_point_later_without_data(tiny: Path, data: Path) -> None:
     calibrate(tiny, data, guarantee=wanted(0.05))
     source = point_of(tiny)
@@ -165,6 +182,8 @@ def test_a_tier_says_at_start_when_the_certificate_is_of_another_configuration(t
     assert _differences(other) == ("its certificate was issued for other stages",)
     other = replace(manifest, exits=(replace(manifest.exits[0], temperature=9.0), *manifest.exits[1:]))
     assert _differences(other) == ("its certificate was issued for other temperatures",)
+    other = replace(manifest, input_cuts=frozenset({0}))
+    assert "its certificate was issued for other input_cuts" in _differences(other)
     other = replace(manifest, cuts=((replace(manifest.cuts[0][0], compression="none"),),))
     assert _differences(other) == ("its certificate was issued for other cuts",)
     point = manifest.operating_points["guaranteed"]
