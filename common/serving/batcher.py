@@ -206,7 +206,7 @@ class Batcher:
         rows = 0
         while queue:
             chunk = queue.popleft()
-            if chunk.job.abandoned:
+            if chunk.job.over:
                 self.rows -= len(chunk)
             elif chunk.job.request.deadline.at <= now:
                 self.rows -= len(chunk)

@@ -9,8 +9,21 @@ from typing import Protocol
 
 from common.bundle import Bundle
 from common.limits import Limits
-from common.serving.upstream import Deliver
+from common.serving.upstream import Deliver, Ended
 from common.types import Request
+
+
+class Withdrawable(Protocol):
+    """A request under way."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        ...
+
+    def withdraw(self) -> None:
+        """Nobody waits for it any more."""
+        ...
 
 
 class Core(Protocol):
@@ -39,6 +52,14 @@ class Core(Protocol):
     @property
     def operating_point(self) -> str:
         """The operating point of requests that name none."""
+        ...
+
+    def submit(self, request: Request, deliver: Deliver, ended: Ended) -> Withdrawable:
+        """Begin to answer `request`: `deliver` as in `answer`, then `ended` once, unless it was withdrawn.
+
+        Raises:
+            RequestError: when it is refused at once.
+        """
         ...
 
     async def answer(self, request: Request, deliver: Deliver) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
 from common.serving.chunk import Chunk
-from common.serving.upstream import Deliver, Upstream
+from common.serving.upstream import Upstream
 from common.tier_name import TIER_NAME
 from common.types import RESERVE_S, Answer, Deadline, Hop, Request, Rows
 
@@ -69,48 +69,33 @@ class Forwarder:
         self._rows = 0  # waiting for upstream
         # An id never comes twice: callers may use theirs again while a late reply is still under way.
         self._numbers = itertools.count()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: set[Forwarded] = set()
 
     def submit(self, stage: int, chunk: Chunk) -> None:
         """Forward a chunk whose next stage is `stage`."""
-        task = asyncio.get_running_loop().create_task(self._forward(stage, chunk))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        chunk.job.forwarding.add(task)
-        task.add_done_callback(chunk.job.forwarding.discard)
-
-    async def close(self) -> None:
-        """Stop what is still under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _forward(self, stage: int, chunk: Chunk) -> None:
-        waiting = dict(zip(chunk.ids, range(len(chunk)), strict=True))
-
-        def deliver(answers: Sequence[Answer]) -> None:
-            """Pass answers on with this tier's hop in front; a second answer for a row is dropped."""
-            if chunk.job.abandoned:
-                return
-            own = Hop(tier=self._tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
-            wanted = chunk.job.request.want_probabilities
-            fresh = [a.behind(own) for a in answers if self._sound(a, wanted) and waiting.pop(a.row, None) is not None]
-            if fresh:
-                self._received(chunk, fresh)
-
-        error: RequestError
         try:
-            await self._ask(stage, chunk, deliver)
-            error = RequestError("Upstream left rows without an answer that fits the bundle.")
-        except RequestError as caught:
-            error = caught
+            left = self._time_left(chunk)
+        except RequestError as error:
+            self._give_up(chunk, error)
+            return
+        assert self.upstream is not None
+        call = Forwarded(self, chunk, self._request(stage, chunk, left))
+        self._calls.add(call)
+        self._rows += len(chunk)
+        chunk.job.forwarding.add(call)
+        call.timer = asyncio.get_running_loop().call_later(left, call.timed_out)
+        try:
+            self.upstream.forward(call)
         except Exception:
             log.exception("upstream could not be asked")
-            error = RequestError("Upstream could not be asked.")
-        if waiting:
-            self._give_up(chunk.take(list(waiting.values())), error)
+            call.ended(RequestError("Upstream could not be asked."))
 
-    def _sound(self, answer: Answer, probabilities: bool) -> bool:
+    def close(self) -> None:
+        """Forget what is still under way."""
+        for call in list(self._calls):
+            call.withdraw()
+
+    def sound(self, answer: Answer, probabilities: bool) -> bool:
         """Whether an answer fits the bundle; upstream may be anybody's program."""
         return (
             answer.label < self._classes
@@ -120,17 +105,45 @@ class Forwarder:
             and len(answer.probabilities or ()) == (self._classes if probabilities else 0)
         )
 
-    async def _ask(self, stage: int, chunk: Chunk, deliver: Deliver) -> None:
+    def answered(self, call: Forwarded, answers: Sequence[Answer]) -> None:
+        """Pass answers on with this tier's hop in front; a second answer for a row is dropped."""
+        chunk = call.chunk
+        if chunk.job.over:
+            return
+        own = Hop(tier=self._tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3)
+        wanted = chunk.job.request.want_probabilities
+        fresh = [a.behind(own) for a in answers if self.sound(a, wanted) and call.waiting.pop(a.row, None) is not None]
+        if fresh:
+            self._received(chunk, fresh)
+
+    def ended(self, call: Forwarded, error: RequestError | None) -> None:
+        """The rows without an answer get none from upstream."""
+        self.forget(call)
+        if call.waiting:
+            left = call.chunk.take(list(call.waiting.values()))
+            self._give_up(left, error or RequestError("Upstream left rows without an answer that fits the bundle."))
+
+    def forget(self, call: Forwarded) -> None:
+        """The call is over."""
+        self._calls.discard(call)
+        self._rows -= len(call.chunk)
+        call.chunk.job.forwarding.discard(call)
+
+    def _time_left(self, chunk: Chunk) -> float:
+        """Seconds that upstream gets; raises RequestError when it need not be asked."""
         if self.upstream is None:
             raise Unavailable("No exit lies on this tier, and it has no upstream.")
         if self._rows + len(chunk) > self._max_rows:
             raise Overloaded(f"{self._rows} rows wait for upstream already.")
-        asked = chunk.job.request
-        left = min(asked.deadline.left(), self._timeout_s) - RESERVE_S
+        left = min(chunk.job.request.deadline.left(), self._timeout_s) - RESERVE_S
         if left <= 0 or self.upstream.in_vain(left):
             raise DeadlineExceeded("Too little time is left to ask upstream.")
+        return left
+
+    def _request(self, stage: int, chunk: Chunk, left: float) -> Request:
+        asked = chunk.job.request
         start, rows, thresholds = self._what_travels(stage, chunk)
-        request = Request(
+        return Request(
             request_id=f"{asked.request_id}#{next(self._numbers)}",
             rows=rows,
             bundle=asked.bundle,
@@ -142,14 +155,6 @@ class Forwarder:
             purpose=asked.purpose,
             traceparent=asked.traceparent,
         )
-        self._rows += len(chunk)
-        try:
-            async with asyncio.timeout(left):
-                await self.upstream.forward(request, deliver)
-        except TimeoutError:
-            raise DeadlineExceeded("Upstream did not answer in time.") from None
-        finally:
-            self._rows -= len(chunk)
 
     def _what_travels(self, stage: int, chunk: Chunk) -> tuple[int, Rows, tuple[float, ...]]:
         """Activations that upstream goes on from, or the input that it starts from again.
@@ -162,3 +167,51 @@ class Forwarder:
         later = chunk.job.thresholds[self._exits_passed :]
         thresholds = (*(math.nan,) * self._exits_passed, *later)
         return 0, Rows(ids=chunk.ids, tensors=chunk.inputs), thresholds
+
+
+class Forwarded:
+    """One call to upstream: the chunk behind it, and which of its rows still wait."""
+
+    __slots__ = ("_forwarder", "_over", "chunk", "request", "timer", "waiting")
+
+    def __init__(self, forwarder: Forwarder, chunk: Chunk, request: Request) -> None:
+        self._forwarder = forwarder
+        self._over = False
+        self.chunk = chunk
+        self.request = request
+        self.waiting = dict(zip(chunk.ids, range(len(chunk)), strict=True))  # row id -> its place in the chunk
+        self.timer: asyncio.TimerHandle | None = None
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Upstream has answered some rows."""
+        if not self._over:
+            self._forwarder.answered(self, answers)
+
+    def ended(self, error: RequestError | None) -> None:
+        """Upstream is through with it."""
+        if self._end():
+            self._forwarder.ended(self, error)
+
+    def timed_out(self) -> None:
+        """Upstream did not answer in time."""
+        if self._end():
+            self._withdraw()
+            self._forwarder.ended(self, DeadlineExceeded("Upstream did not answer in time."))
+
+    def withdraw(self) -> None:
+        """Nobody waits for the rows any more."""
+        if self._end():
+            self._withdraw()
+            self._forwarder.forget(self)
+
+    def _end(self) -> bool:
+        if self._over:
+            return False
+        self._over = True
+        if self.timer is not None:
+            self.timer.cancel()
+        return True
+
+    def _withdraw(self) -> None:
+        if self._forwarder.upstream is not None:
+            self._forwarder.upstream.withdraw(self)

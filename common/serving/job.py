@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from common.criteria import Criterion
 from common.errors import RequestError
 from common.serving.chunk import Chunk, Outcome
-from common.serving.upstream import Deliver
+from common.serving.upstream import Deliver, Ended
 from common.types import Answer, Degraded, Hop, Request
+
+if TYPE_CHECKING:
+    from common.serving.forwarder import Forwarded
 
 
 class Job:
@@ -22,14 +25,18 @@ class Job:
         criterion: the rule that accepts an exit's answer.
         thresholds: one per exit.
         deliver: called with answers as they come.
+        ended: called once when nothing more will come, with the error that left rows without an answer.
+        over: called once when the job is over, withdrawn or not.
     """
 
     __slots__ = (
+        "_ended",
+        "_over",
         "criterion",
         "deliver",
-        "done",
         "error",
         "forwarding",
+        "over",
         "received",
         "remaining",
         "request",
@@ -38,7 +45,15 @@ class Job:
     )
 
     def __init__(
-        self, request: Request, *, tier: str, criterion: Criterion, thresholds: Sequence[float], deliver: Deliver
+        self,
+        request: Request,
+        *,
+        tier: str,
+        criterion: Criterion,
+        thresholds: Sequence[float],
+        deliver: Deliver,
+        ended: Ended,
+        over: Callable[[Job], None],
     ) -> None:
         self.request = request
         self.tier = tier
@@ -48,13 +63,10 @@ class Job:
         self.received = time.monotonic()
         self.remaining = len(request.rows)
         self.error: RequestError | None = None
-        self.forwarding: set[asyncio.Task[None]] = set()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether nobody waits for the answers any more."""
-        return self.done.done()
+        self.forwarding: set[Forwarded] = set()
+        self.over = False  # nobody waits for answers any more; chunks still on their way are dropped where met
+        self._ended = ended
+        self._over = over
 
     def answer(self, chunk: Chunk, outcome: Outcome, degraded: Degraded | None = None) -> None:
         """Answer all rows of a chunk from a local exit."""
@@ -91,14 +103,26 @@ class Job:
 
     def abort(self, error: RequestError) -> None:
         """End the request at once; rows that are still on their way are dropped."""
-        if not self.done.done():
-            self.done.set_exception(error)
+        self.error = self.error or error
+        self.end()
 
     def settle(self, rows: int) -> None:
         """Count rows as done."""
         self.remaining -= rows
-        if self.remaining == 0 and not self.done.done():
-            if self.error is None:
-                self.done.set_result(None)
-            else:
-                self.done.set_exception(self.error)
+        if self.remaining == 0:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if not self.over:
+            self.withdraw()
+            self._ended(self.error)
+
+    def withdraw(self) -> None:
+        """Nobody waits any more; upstream is told, and rows on their way are dropped where they are met."""
+        if self.over:
+            return
+        self.over = True
+        for call in list(self.forwarding):
+            call.withdraw()
+        self._over(self)

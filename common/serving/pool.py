@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from common.address import Address
-from common.errors import Unavailable
-from common.serving.upstream import Deliver
+from common.errors import RequestError, Unavailable
+from common.serving.upstream import Call
 from common.types import Answer, Request, Rows
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,12 @@ class Link(Protocol):
     up: bool
     rows_in_flight: int
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        """As `Upstream.forward`; raises Unavailable at once while the address is down."""
+    def send(self, call: Call) -> None:
+        """Put a call on its way; ends it with Unavailable while the address is down or when the connection breaks."""
+        ...
+
+    def withdraw(self, call: Call) -> None:
+        """Forget a call that was sent here."""
         ...
 
     async def close(self) -> None:
@@ -50,6 +54,7 @@ class Pool:
         self._connect = connect
         self._found: dict[int, set[str]] = {}  # per address: "ip:port" of each of its machines
         self._links: dict[str, Link] = {}
+        self._attempts: dict[Call, Attempt] = {}
         self._recent: deque[float] = deque(maxlen=32)  # seconds of the latest requests
         self._task: asyncio.Task[None] | None = None
 
@@ -78,33 +83,33 @@ class Pool:
         self._recent.popleft()
         return True
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
+    def forward(self, call: Call) -> None:
         """Forward over the least busy link; when it breaks, send the unanswered rows over another."""
-        started = time.monotonic()
-        waiting = dict.fromkeys(request.rows.ids)
+        attempt = self._attempts[call] = Attempt(self, call)
+        self.send(attempt)
 
-        def note(answers: Sequence[Answer]) -> None:
-            for answer in answers:
-                waiting.pop(answer.row, None)
-            deliver(answers)
+    def withdraw(self, call: Call) -> None:
+        """Forget a call."""
+        attempt = self._attempts.pop(call, None)
+        if attempt is not None and attempt.link is not None:
+            attempt.link.withdraw(attempt)
 
-        tried: set[str] = set()
-        while True:
-            link = self._least_busy(tried)
-            tried.add(link.address)
-            try:
-                await link.forward(_only(request, waiting), note)
-                self._recent.append(time.monotonic() - started)
-                return
-            except Unavailable:
-                if not any(other.up and other.address not in tried for other in self._links.values()):
-                    raise
-
-    def _least_busy(self, tried: set[str]) -> Link:
-        usable = [link for link in self._links.values() if link.up and link.address not in tried]
+    def send(self, attempt: Attempt) -> None:
+        """Send an attempt over the best link that it has not tried."""
+        usable = [link for link in self._links.values() if link.up and link.address not in attempt.tried]
         if not usable:
-            raise Unavailable("No upstream address answers.")
-        return min(usable, key=lambda link: link.rows_in_flight)
+            self.through(attempt, attempt.error or Unavailable("No upstream address answers."))
+            return
+        attempt.link = min(usable, key=lambda link: link.rows_in_flight)
+        attempt.tried.add(attempt.link.address)
+        attempt.link.send(attempt)
+
+    def through(self, attempt: Attempt, error: RequestError | None) -> None:
+        """An attempt has come to its end."""
+        if self._attempts.pop(attempt.call, None) is not None:
+            if error is None:
+                self._recent.append(time.monotonic() - attempt.started)
+            attempt.call.ended(error)
 
     async def _keep_resolving(self) -> None:
         """Now and then while all is well, and at once when no address answers: it may have a new one."""
@@ -135,7 +140,38 @@ class Pool:
             self._links[new] = self._connect(new)
 
 
-def _only(request: Request, waiting: dict[int, None]) -> Request:
+class Attempt:
+    """A call on its way over one link after the other."""
+
+    __slots__ = ("_pool", "_waiting", "call", "error", "link", "request", "started", "tried")
+
+    def __init__(self, pool: Pool, call: Call) -> None:
+        self._pool = pool
+        self._waiting = set(call.request.rows.ids)
+        self.call = call
+        self.request = call.request
+        self.link: Link | None = None
+        self.tried: set[str] = set()
+        self.error: RequestError | None = None
+        self.started = time.monotonic()
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Pass answers on; what is left is what another link may be asked for."""
+        self._waiting.difference_update(answer.row for answer in answers)
+        self.call.answered(answers)
+
+    def ended(self, error: RequestError | None) -> None:
+        """A link is through with it; one that is not there leaves the rest to another."""
+        self.link = None
+        if isinstance(error, Unavailable) and self._waiting:
+            self.error = error
+            self.request = _only(self.request, self._waiting)
+            self._pool.send(self)
+        else:
+            self._pool.through(self, error)
+
+
+def _only(request: Request, waiting: set[int]) -> Request:
     """The request for the rows that still wait; the same object when that is all of them."""
     if len(waiting) == len(request.rows):
         return request

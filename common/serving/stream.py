@@ -11,16 +11,16 @@ import itertools
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 
 import grpc
 
 from common.bundle import Bundle
-from common.errors import Unavailable
+from common.errors import RequestError, Unavailable
 from common.limits import Limits
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
-from common.serving.upstream import Deliver
-from common.types import Request
+from common.serving.upstream import Call
 from common.wire.channels import DESCRIBE, INFER_STREAM, channel_options, framed_bytes
 from common.wire.frames import up_bytes
 from common.wire.messages import answer_from_wire
@@ -34,16 +34,12 @@ BROKEN_S = 4.0  # and after this long the stream is opened anew
 RETRY_S = 0.1
 
 
+@dataclass(slots=True)
 class _Pending:
-    """A request on the stream: what is still missing, and who waits for it."""
+    """A call on the stream."""
 
-    __slots__ = ("deliver", "done", "rows", "sent")
-
-    def __init__(self, rows: int, deliver: Deliver) -> None:
-        self.rows = rows
-        self.deliver = deliver
-        self.sent = time.monotonic()
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    call: Call
+    sent: float
 
 
 class StreamLink:
@@ -79,24 +75,28 @@ class StreamLink:
         metrics.upstream_is(address, False)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        """Send a request and wait for all its answers; raises RequestError."""
+    def send(self, call: Call) -> None:
+        """Put a call on the stream."""
         if not self.up:
-            raise Unavailable(f"Upstream {self.address} is down.")
+            call.ended(Unavailable(f"Upstream {self.address} is down."))
+            return
+        request = call.request
         message = up_bytes(request, self._bundle.manifest.codes(request.start_stage))
-        pending = self._pending[request.request_id] = _Pending(len(request.rows), deliver)
+        self._pending[request.request_id] = _Pending(call, time.monotonic())
         self.rows_in_flight += len(request.rows)
         self._send(message)
         self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
-        try:
-            await pending.done
-            self._metrics.upstream_took(self.address, time.monotonic() - pending.sent)
-        except asyncio.CancelledError:
-            self._send(pb.Up(cancel=pb.Cancel(request_id=request.request_id)).SerializeToString())
-            raise
-        finally:
-            self.rows_in_flight -= len(request.rows)
-            self._pending.pop(request.request_id, None)
+
+    def withdraw(self, call: Call) -> None:
+        """Tell upstream that nobody waits; an answer that comes all the same is late."""
+        if self._forget(call.request.request_id) is not None:
+            self._send(pb.Up(cancel=pb.Cancel(request_id=call.request.request_id)).SerializeToString())
+
+    def _forget(self, request_id: str) -> _Pending | None:
+        pending = self._pending.pop(request_id, None)
+        if pending is not None:
+            self.rows_in_flight -= len(pending.call.request.rows)
+        return pending
 
     async def close(self) -> None:
         """Close the stream; what is in flight fails."""
@@ -197,9 +197,13 @@ class StreamLink:
         self._metrics.upstream_is(self.address, up)
 
     def _fail_pending(self) -> None:
-        for pending in self._pending.values():
-            if not pending.done.done():
-                pending.done.set_exception(Unavailable(f"The connection to upstream {self.address} broke."))
+        for request_id in list(self._pending):
+            self._end(request_id, Unavailable(f"The connection to upstream {self.address} broke."))
+
+    def _end(self, request_id: str, error: RequestError | None) -> None:
+        pending = self._forget(request_id)
+        if pending is not None:
+            pending.call.ended(error)
 
     # ------------------------------------------------------------------ what arrives
 
@@ -208,17 +212,16 @@ class StreamLink:
         if kind == "reply":
             self._reply(down.reply)
         elif kind == "refusal":
-            pending = self._pending.get(down.refusal.request_id)
-            if pending is not None and not pending.done.done():
-                pending.done.set_exception(error_from_wire(down.refusal.status))
+            self._end(down.refusal.request_id, error_from_wire(down.refusal.status))
 
     def _reply(self, reply: pb.InferReply) -> None:
         pending = self._pending.get(reply.request_id)
-        if pending is None or pending.done.done():
+        if pending is None:
             self._metrics.late.inc(len(reply.answers))
             return
-        network_ms = max((time.monotonic() - pending.sent) * 1e3 - reply.elapsed_us / 1e3, 0.0)
-        answers = [answer_from_wire(answer).over(network_ms) for answer in reply.answers]
-        pending.deliver(answers)
-        if reply.last and not pending.done.done():
-            pending.done.set_result(None)
+        seconds = time.monotonic() - pending.sent
+        network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
+        pending.call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
+        if reply.last:
+            self._metrics.upstream_took(self.address, seconds)
+            self._end(reply.request_id, None)

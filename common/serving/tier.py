@@ -30,7 +30,7 @@ from common.serving.exits import Exits
 from common.serving.forwarder import Forwarder
 from common.serving.job import Job
 from common.serving.metrics import Metrics
-from common.serving.upstream import Deliver, Upstream, degraded_reason
+from common.serving.upstream import Deliver, Ended, Upstream, degraded_reason
 from common.types import Answer, Degraded, Purpose, Request, Tensors
 
 log = logging.getLogger(__name__)
@@ -96,35 +96,51 @@ class Tier:
             give_up=self._give_up,
         )
 
-    async def answer(self, request: Request, deliver: Deliver) -> None:
-        """Answer every row of a request that a door has admitted.
+    def submit(self, request: Request, deliver: Deliver, ended: Ended) -> Job:
+        """Begin to answer a request that a door has admitted.
 
         Args:
             request: rows with the tensors that are live at `start_stage`, checked by admission.
             deliver: called one or more times with answers; every row id comes exactly once.
+            ended: called once when nothing more will come, perhaps before this method returns; with the error
+                that left rows without an answer. Not called after `withdraw`.
+
+        Returns:
+            The job; `withdraw` it when nobody waits any more.
+
+        Raises:
+            RequestError: when the request is refused at once.
+        """
+        job = self._admit(request, deliver, ended)
+        self.in_flight += 1
+        state = request.rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
+        whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=state)
+        if request.start_stage == 0 and self.stop - 1 in self._manifest.input_cuts:
+            whole.inputs = request.rows.tensors
+        whole.key = self._key(job, whole)
+        for chunk in whole.parts(self.limits.run_rows):
+            self._advance(request.start_stage, chunk)
+        return job
+
+    async def answer(self, request: Request, deliver: Deliver) -> None:
+        """Answer every row of a request; as `submit`, for callers that wait. Cancelling it withdraws the request.
 
         Raises:
             RequestError: for the rows that no exit could answer.
         """
-        job = self._admit(request, deliver)
-        self.in_flight += 1
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def ended(error: RequestError | None) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        job = self.submit(request, deliver, ended)
         try:
-            state = request.rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
-            whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=state)
-            if request.start_stage == 0 and self.stop - 1 in self._manifest.input_cuts:
-                whole.inputs = request.rows.tensors
-            whole.key = self._key(job, whole)
-            for chunk in whole.parts(self.limits.run_rows):
-                self._advance(request.start_stage, chunk)
-            await job.done
-        except asyncio.CancelledError:
-            for task in job.forwarding:
-                task.cancel()
-            raise
+            await done
         finally:
-            job.done.cancel()  # marks an unfinished job as abandoned; its chunks are dropped where they are met
-            self.in_flight -= 1
-            self.metrics.request_seconds.observe(time.monotonic() - job.received)
+            job.withdraw()
+        if job.error is not None:
+            raise job.error
 
     def refused(self, code: str) -> None:
         """Count a request that a door turned away."""
@@ -132,12 +148,12 @@ class Tier:
 
     async def close(self) -> None:
         """Stop what is still under way."""
-        await self.forwarder.close()
+        self.forwarder.close()
         self.batcher.close()
 
     # ------------------------------------------------------------------ the way in
 
-    def _admit(self, request: Request, deliver: Deliver) -> Job:
+    def _admit(self, request: Request, deliver: Deliver, ended: Ended) -> Job:
         if request.bundle != self.bundle.digest:
             raise FailedPrecondition(
                 f"This tier serves bundle {self.bundle.digest}. The request names {request.bundle[:80]!r}.",
@@ -172,7 +188,13 @@ class Tier:
             criterion=criterion,
             thresholds=thresholds,
             deliver=deliver,
+            ended=ended,
+            over=self._over,
         )
+
+    def _over(self, job: Job) -> None:
+        self.in_flight -= 1
+        self.metrics.request_seconds.observe(time.monotonic() - job.received)
 
     def _require_stages(self, start: int) -> None:
         for stage in range(start, self.stop):
@@ -215,7 +237,7 @@ class Tier:
         for chunk in chunks:
             part = slice(at, at + len(chunk))
             at = part.stop
-            if chunk.job.abandoned:
+            if chunk.job.over:
                 continue
             accepted: Sequence[bool] = ()
             if verdict is not None:
@@ -252,7 +274,7 @@ class Tier:
 
     def _give_up(self, chunk: Chunk, error: RequestError) -> None:
         """The rows get no later exit: answer from the deepest one computed, or report why there is none."""
-        if chunk.job.abandoned or not chunk.ids:
+        if chunk.job.over or not chunk.ids:
             return
         if chunk.best is None:
             chunk.job.fail(len(chunk), error)

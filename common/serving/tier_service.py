@@ -18,9 +18,9 @@ from google.protobuf.message import DecodeError, Message
 from common.errors import Malformed, Overloaded, RequestError, Unavailable
 from common.limits import Limits
 from common.serving.admission import admit
-from common.serving.core import Core
+from common.serving.core import Core, Withdrawable
 from common.serving.status import error_to_wire, grpc_status
-from common.serving.upstream import Deliver
+from common.serving.upstream import Deliver, Ended
 from common.types import Answer, Deadline, Request, Rows
 from common.wire.channels import SERVICE
 from common.wire.messages import answer_to_wire, request_from_wire
@@ -67,8 +67,12 @@ class TierService:
         left = context.time_remaining()
         try:
             message = _parsed(pb.InferRequest, data)
-            await self.serve(message, answers.extend, None if left is None else Deadline.after(left))
+            if self.draining:
+                raise Unavailable("This tier is shutting down.", "draining")
+            deadline = None if left is None else Deadline.after(left)
+            await self._core.answer(self._admitted(message, deadline), answers.extend)
         except RequestError as error:
+            self.refused(error.code)
             await context.abort(grpc_status(error), str(error))
         return _reply(message.request_id, answers, started, last=True)
 
@@ -83,17 +87,17 @@ class TierService:
                 yield down
         finally:
             reader.cancel()
-            stream.cancel_all()
+            stream.withdraw_all()
 
-    async def serve(self, message: pb.InferRequest, deliver: Deliver, deadline: Deadline | None = None) -> None:
-        """Admit a request and have the tier answer it; raises RequestError, counted."""
-        try:
-            if self.draining:
-                raise Unavailable("This tier is shutting down.", "draining")
-            await self._core.answer(self._admitted(message, deadline), deliver)
-        except RequestError as error:
-            self._core.refused(error.code)
-            raise
+    def submit(self, message: pb.InferRequest, deliver: Deliver, ended: Ended) -> Withdrawable:
+        """Admit a request and have the tier begin to answer it; raises RequestError."""
+        if self.draining:
+            raise Unavailable("This tier is shutting down.", "draining")
+        return self._core.submit(self._admitted(message, None), deliver, ended)
+
+    def refused(self, code: str) -> None:
+        """Count a refusal."""
+        self._core.refused(code)
 
     def _admitted(self, message: pb.InferRequest, deadline: Deadline | None) -> Request:
         limits = self._core.limits
@@ -124,13 +128,14 @@ class TierService:
 
 
 class _Stream:
-    """One caller's stream: a task per request, one queue of messages down."""
+    """One caller's stream: its requests under way, and one queue of messages down."""
 
     def __init__(self, service: TierService, limits: Limits) -> None:
         self.out: asyncio.Queue[pb.Down | None] = asyncio.Queue()
         self._service = service
         self._limits = limits
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._calls: dict[str, _Served] = {}
+        self._idle = asyncio.Event()
 
     async def read(self, requests: AsyncIterator[bytes]) -> None:
         """Take messages until the caller closes its side, then wait for what is in flight."""
@@ -141,63 +146,95 @@ class _Stream:
                 try:
                     self._take(_parsed(pb.Up, data))
                 except Malformed as error:
-                    self._refuse("", error)
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+                    self._service.refused(error.code)
+                    self.refuse("", error)
+            while self._calls:
+                self._idle.clear()
+                await self._idle.wait()
         finally:
             self.out.put_nowait(None)
+
+    def withdraw_all(self) -> None:
+        """Withdraw what is in flight: the caller is gone."""
+        for call in list(self._calls.values()):
+            call.withdraw()
+
+    def over(self, call: _Served) -> None:
+        """A request has come to its end."""
+        if self._calls.get(call.name) is call:  # else it was cancelled, and the id may be in use again
+            del self._calls[call.name]
+        if not self._calls:
+            self._idle.set()
+
+    def refused(self, code: str) -> None:
+        """Count a refusal."""
+        self._service.refused(code)
+
+    def refuse(self, request_id: str, error: RequestError) -> None:
+        """Say that a request gets no (further) answers."""
+        self.out.put_nowait(pb.Down(refusal=pb.Refusal(request_id=request_id, status=error_to_wire(error))))
 
     def _take(self, up: pb.Up) -> None:
         kind = up.WhichOneof("message")
         if kind == "request":
             self._begin(up.request)
         elif kind == "cancel":
-            task = self._tasks.pop(up.cancel.request_id, None)
-            if task is not None:
-                task.cancel()
+            call = self._calls.pop(up.cancel.request_id, None)
+            if call is not None:
+                call.withdraw()
         elif kind == "ping":
             self.out.put_nowait(pb.Down(pong=pb.Pong(id=up.ping.id)))
 
-    def cancel_all(self) -> None:
-        """Withdraw what is in flight: the caller is gone."""
-        for task in self._tasks.values():
-            task.cancel()
-
     def _begin(self, message: pb.InferRequest) -> None:
         name = message.request_id
-        if name in self._tasks:
-            self._refuse(name, Malformed(f"request_id {name[:80]!r} is in flight on this stream.", "duplicate_request"))
-            return
-        if len(self._tasks) >= self._limits.stream_requests:
-            self._refuse(name, Overloaded(f"{len(self._tasks)} requests are in flight on this stream: retry later."))
-            return
-        task = asyncio.get_running_loop().create_task(self._one(message))
-        self._tasks[name] = task
-        task.add_done_callback(lambda done: self._end(name, done))
-
-    def _end(self, name: str, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(name) is task:  # else it was cancelled, and the id may be in use again
-            del self._tasks[name]
-
-    async def _one(self, message: pb.InferRequest) -> None:
-        started = time.monotonic()
-        name = message.request_id
-        waiting = len(message.row_ids)
-
-        def deliver(answers: Sequence[Answer]) -> None:
-            nonlocal waiting
-            waiting -= len(answers)
-            self.out.put_nowait(pb.Down(reply=_reply(name, answers, started, last=waiting == 0)))
-
+        call = _Served(self, name, len(message.row_ids))
         try:
-            await self._service.serve(message, deliver)
+            if name in self._calls:
+                raise Malformed(f"request_id {name[:80]!r} is in flight on this stream.", "duplicate_request")
+            if len(self._calls) >= self._limits.stream_requests:
+                raise Overloaded(f"{len(self._calls)} requests are in flight on this stream: retry later.")
+            job = self._service.submit(message, call.deliver, call.ended)
         except RequestError as error:
-            self._refuse(name, error)
+            self._service.refused(error.code)
+            self.refuse(name, error)
         except Exception:
             log.exception("request %s failed", name[:80])
-            self._refuse(name, RequestError("The request failed on this tier.", "internal"))
+            self.refuse(name, RequestError("The request failed on this tier.", "internal"))
+        else:
+            if not job.over:
+                call.job = job
+                self._calls[name] = call
 
-    def _refuse(self, request_id: str, error: RequestError) -> None:
-        self.out.put_nowait(pb.Down(refusal=pb.Refusal(request_id=request_id, status=error_to_wire(error))))
+
+class _Served:
+    """One request on a stream."""
+
+    __slots__ = ("_started", "_stream", "_waiting", "job", "name")
+
+    def __init__(self, stream: _Stream, name: str, rows: int) -> None:
+        self._stream = stream
+        self._started = time.monotonic()
+        self._waiting = rows
+        self.name = name
+        self.job: Withdrawable | None = None
+
+    def deliver(self, answers: Sequence[Answer]) -> None:
+        """Send some answers down."""
+        self._waiting -= len(answers)
+        reply = _reply(self.name, answers, self._started, last=self._waiting == 0)
+        self._stream.out.put_nowait(pb.Down(reply=reply))
+
+    def ended(self, error: RequestError | None) -> None:
+        """Nothing more will come."""
+        self._stream.over(self)
+        if error is not None:
+            self._stream.refused(error.code)
+            self._stream.refuse(self.name, error)
+
+    def withdraw(self) -> None:
+        """The caller does not wait any more."""
+        if self.job is not None:
+            self.job.withdraw()
 
 
 def _check_rows(rows: Rows, count: int) -> None:

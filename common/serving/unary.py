@@ -15,8 +15,7 @@ from common.errors import Unavailable
 from common.limits import Limits
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_grpc
-from common.serving.upstream import Deliver
-from common.types import Request
+from common.serving.upstream import Call
 from common.wire.channels import DESCRIBE, INFER, channel_options, framed_bytes
 from common.wire.frames import request_bytes
 from common.wire.messages import answer_from_wire
@@ -40,12 +39,25 @@ class UnaryLink:
             DESCRIBE, pb.DescribeRequest.SerializeToString, pb.DescribeReply.FromString
         )
         metrics.upstream_is(address, False)
+        self._calls: dict[Call, asyncio.Task[None]] = {}
         self._task = asyncio.get_running_loop().create_task(self._probe())
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        """Call upstream once; raises RequestError."""
+    def send(self, call: Call) -> None:
+        """Call upstream once, in a task of its own."""
         if not self.up:
-            raise Unavailable(f"Upstream {self.address} is down.")
+            call.ended(Unavailable(f"Upstream {self.address} is down."))
+            return
+        task = self._calls[call] = asyncio.get_running_loop().create_task(self._ask(call))
+        task.add_done_callback(lambda _: self._calls.pop(call, None))
+
+    def withdraw(self, call: Call) -> None:
+        """Cancel the call."""
+        task = self._calls.pop(call, None)
+        if task is not None:
+            task.cancel()
+
+    async def _ask(self, call: Call) -> None:
+        request = call.request
         message = request_bytes(request, self._bundle.manifest.codes(request.start_stage))
         self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
         left = request.deadline.left()
@@ -56,18 +68,22 @@ class UnaryLink:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 self._set_up(False)
-            raise error_from_grpc(error.code(), error.details() or "") from None
+            call.ended(error_from_grpc(error.code(), error.details() or ""))
+            return
         finally:
             self.rows_in_flight -= len(request.rows)
         seconds = time.monotonic() - started
         self._metrics.upstream_took(self.address, seconds)
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
-        deliver([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
+        call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
+        call.ended(None)
 
     async def close(self) -> None:
         """Close the channel."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [self._task, *self._calls.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._channel.close()
         self._metrics.upstream_gone(self.address)
 

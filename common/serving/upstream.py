@@ -1,6 +1,7 @@
 """The seam between tiers: one method. The gRPC stream stands behind it, and so can anything else.
 
-Upstream gives, per row, an Answer; or it raises a RequestError, which concerns every row that has none yet.
+Upstream gives, per row, an Answer; or the call ends with a RequestError, which concerns every row that has none
+yet. Nothing here is a coroutine: a task per request and hop would cost more than the rest of the way.
 """
 
 from __future__ import annotations
@@ -12,21 +13,32 @@ from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailabl
 from common.types import Answer, Degraded, Request
 
 Deliver = Callable[[Sequence[Answer]], None]
+Ended = Callable[[RequestError | None], None]
+
+
+class Call(Protocol):
+    """A request that was forwarded, as upstream sees it."""
+
+    request: Request
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Some rows have their answer. They carry the hops of upstream's side, network time included."""
+        ...
+
+    def ended(self, error: RequestError | None) -> None:
+        """Nothing more will come; `error` says why rows may be left. Called once, and not after `withdraw`."""
+        ...
 
 
 class Upstream(Protocol):
     """Whoever answers the rows that this tier is not sure of."""
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        """Ask for answers to all rows of `request`; `deliver` is called whenever some are there.
+    def forward(self, call: Call) -> None:
+        """Begin to ask; returns at once. The caller keeps the time: it withdraws what takes too long."""
+        ...
 
-        Returns when every row has its answer. Answers carry the hops of upstream's side with the network
-        time to reach it. Must not outlive the request's deadline by more than the caller's own patience:
-        the caller cancels.
-
-        Raises:
-            RequestError: for the rows without an answer; `degraded_reason` tells what it means to a caller.
-        """
+    def withdraw(self, call: Call) -> None:
+        """Forget a call: nobody waits for it any more."""
         ...
 
     def in_vain(self, left_s: float) -> bool:

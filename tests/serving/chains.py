@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from common.bundle import Bundle
 from common.errors import RequestError
 from common.limits import Limits
+from common.serving.job import Job
 from common.serving.metrics import Metrics
 from common.serving.stages import load_stages
 from common.serving.tier import Tier
-from common.serving.upstream import Deliver, Upstream
+from common.serving.upstream import Call, Deliver, Upstream
 from common.types import NEVER, Answer, Deadline, Request, Rows
 
 _ids = count()
@@ -25,28 +26,47 @@ class Direct:
 
     def __init__(self, tier: Tier) -> None:
         self.tier = tier
+        self.jobs: dict[Call, Job] = {}
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        await self.tier.answer(request, deliver)
+    def forward(self, call: Call) -> None:
+        try:
+            self.jobs[call] = self.tier.submit(call.request, call.answered, call.ended)
+        except RequestError as error:
+            call.ended(error)
+
+    def withdraw(self, call: Call) -> None:
+        self.jobs.pop(call).withdraw()
 
     def in_vain(self, left_s: float) -> bool:
         return False
 
 
 class Scripted:
-    """An upstream that does what a test says."""
+    """An upstream that does what a test says: answers, returns an error to end with, or a coroutine to wait for."""
 
     def __init__(self, act: Callable[[Request, Deliver], object]) -> None:
         self.act = act
         self.seen: list[Request] = []
+        self.tasks: dict[Call, asyncio.Task[None]] = {}
 
-    async def forward(self, request: Request, deliver: Deliver) -> None:
-        self.seen.append(request)
-        result = self.act(request, deliver)
-        if isinstance(result, RequestError):
-            raise result
+    def forward(self, call: Call) -> None:
+        self.seen.append(call.request)
+        result = self.act(call.request, call.answered)
         if asyncio.iscoroutine(result):
-            await result
+            self.tasks[call] = asyncio.get_running_loop().create_task(self._wait(call, result))
+        else:
+            call.ended(result if isinstance(result, RequestError) else None)
+
+    async def _wait(self, call: Call, coroutine: Coroutine[object, object, object]) -> None:
+        try:
+            await coroutine
+        except RequestError as error:
+            call.ended(error)
+        else:
+            call.ended(None)
+
+    def withdraw(self, call: Call) -> None:
+        self.tasks.pop(call).cancel()
 
     def in_vain(self, left_s: float) -> bool:
         return False

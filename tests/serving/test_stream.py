@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from common.bundle import Bundle
 from common.criteria import CRITERIA, Outputs
-from common.errors import Unavailable
+from common.errors import RequestError, Unavailable
 from common.serving.upstream import Deliver
-from common.types import Degraded, Request, Tensors
+from common.types import Answer, Degraded, Request, Tensors
 from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
 from protos import tier_pb2 as pb
@@ -351,11 +352,26 @@ async def test_a_draining_tier_refuses(network: Network) -> None:
         assert {a.degraded for a in answers} == {Degraded.UPSTREAM_UNAVAILABLE}
 
 
+class Noting:
+    """A call that notes how it ended."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.error: RequestError | None = None
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        raise AssertionError("nobody could have answered")
+
+    def ended(self, error: RequestError | None) -> None:
+        self.error = error
+
+
 async def test_a_down_link_refuses_at_once(network: Network) -> None:
     bundle, _ = network
     async with calling(bundle, 0, 1, [local(1)]) as (_, pool):
-        with pytest.raises(Unavailable):
-            await pool.forward(make_request(bundle, inputs(1)), lambda answers: None)
+        call = Noting(make_request(bundle, inputs(1)))
+        pool.forward(call)
+        assert isinstance(call.error, Unavailable)
 
 
 async def test_a_slow_spell_does_not_shut_the_door(network: Network) -> None:
