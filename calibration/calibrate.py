@@ -5,13 +5,15 @@ Only the official train split is opened, and of it only the parts that nothing w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calibration.codecs import choose_cut, cut_bytes, input_bytes
 from calibration.datasets import Examples, divide, load_train
-from calibration.document import cut_json, load_document, recipe_section, thresholds_json
+from calibration.document import described, load_document, recipe_section, thresholds_json, write_codes
 from calibration.guarantee import Split, guaranteed_point
 from calibration.ranges import fit_cut
 from calibration.served import Served
@@ -20,7 +22,7 @@ from calibration.temperature import fit_temperature
 from calibration.thresholds import ExitScores, choose, criterion_named, exit_flops, outcome
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
-from common.manifest import Manifest
+from common.manifest import CutTensor, Manifest
 
 
 def calibrate(
@@ -62,7 +64,7 @@ def calibrate(
     splits = divide(official, data)
     served = Served(bundle, runtime=runtime, threads=threads)
 
-    served.manifest = _with_ranges(served, splits.tune, cuts, report)
+    served.manifest = _with_codes(served, splits.tune, cuts, report)
     tune = served.logits(splits.tune)
     temperatures = [fit_temperature(logits_NC, splits.tune.labels_N) for logits_NC in tune]
     report("temperatures " + " ".join(f"{t:.3f}" for t in temperatures))
@@ -76,7 +78,7 @@ def calibrate(
         rule = criterion_named(settings.criterion)
         points[settings.guarantee.name] = guaranteed_point(served, rule, settings.guarantee, seen, held_out, report)
     document = load_document(bundle)
-    document["cuts"] = [cut_json(cut) for cut in served.manifest.cuts]
+    write_codes(document, served.manifest)
     for entry, leave in zip(document["exits"], served.manifest.exits, strict=True):
         entry["temperature"] = leave.temperature
     document["operating_points"] = points
@@ -108,16 +110,26 @@ def _same_data(bundle: Bundle, official: Examples) -> None:
         )
 
 
-def _with_ranges(served: Served, tune: Examples, cuts: CutSettings, report: Callable[[str], None]) -> Manifest:
+def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Callable[[str], None]) -> Manifest:
     """Fit cut after cut, each on what the fitted ones before it let through."""
-    live = served.inputs(tune)
+    inputs = served.inputs(tune)
+    live = inputs
+    compression, smallest = input_bytes(served, inputs) if cuts.forward == "auto" else ("none", math.inf)
+    codes = tuple(CutTensor(name=name, compression=compression) for name in served.manifest.inputs)
+    served.manifest = replace(served.manifest, input_codes=codes, input_cuts=frozenset())
     for number in range(len(served.manifest.cuts)):
         live = {**live, **served.run_stage(number, live)}
-        fitted = fit_cut(served, number, live, tune.labels_N, loss=cuts.loss)
+        if cuts.choose:
+            fitted = choose_cut(served, number, live, tune.labels_N, cuts, report)
+        else:
+            fitted = fit_cut(served, number, live, tune.labels_N, loss=cuts.loss)
         done = served.manifest.cuts
         served.manifest = replace(served.manifest, cuts=(*done[:number], fitted, *done[number + 1 :]))
-        ranges = ", ".join(f"{how.name} {how.low:.4g}..{how.high:.4g}" for how in fitted if how.low is not None)
-        report(f"cut {number}: {ranges or 'uncoded'}")
+        size = cut_bytes(live, fitted)
+        report(f"cut {number}: {', '.join(map(described, fitted))}; {size:.0f} bytes per row")
+        if smallest < size:
+            served.manifest = replace(served.manifest, input_cuts=served.manifest.input_cuts | {number})
+            report(f"cut {number}: the input travels instead, {smallest:.0f} bytes per row with {compression}")
         live = served.cross(number, live)
     return served.manifest
 

@@ -10,7 +10,7 @@ from typing import Any
 from calibration.settings import Section, parse_section
 from common.bundle import MANIFEST, Bundle
 from common.errors import BundleError
-from common.manifest import CutTensor
+from common.manifest import CutTensor, Manifest, Range
 
 
 def load_document(bundle: Bundle) -> dict[str, Any]:
@@ -41,11 +41,35 @@ def cut_json(codes: Sequence[CutTensor]) -> dict[str, Any]:
                 "name": how.name,
                 "codec": how.codec,
                 "compression": how.compression,
-                **({} if how.low is None else {"low": how.low, "high": how.high}),
+                **({} if how.low is None else {"low": _range_json(how.low), "high": _range_json(how.high)}),
             }
             for how in codes
         ]
     }
+
+
+def write_codes(document: dict[str, Any], manifest: Manifest) -> None:
+    """Put how everything travels between tiers into a decoded manifest.json."""
+    document["cuts"] = [
+        cut_json(cut) | ({"forward": "input"} if number in manifest.input_cuts else {})
+        for number, cut in enumerate(manifest.cuts)
+    ]
+    document["input"].pop("compression", None)
+    compressions = {how.compression for how in manifest.input_codes}
+    if compressions - {"none"}:
+        (document["input"]["compression"],) = compressions
+
+
+def described(how: CutTensor) -> str:
+    """A tensor's code as reports show it."""
+    code = how.codec if how.compression == "none" else f"{how.codec} + {how.compression}"
+    if isinstance(how.low, tuple) and isinstance(how.high, tuple):
+        return f"{how.name} {code} {min(how.low):.4g}..{max(how.high):.4g} per channel"
+    return f"{how.name} {code}" + ("" if how.low is None else f" {how.low:.4g}..{how.high:.4g}")
+
+
+def _range_json(ends: Range | None) -> float | list[float] | None:
+    return list(ends) if isinstance(ends, tuple) else ends
 
 
 def thresholds_json(thresholds: Sequence[float]) -> list[float | None]:

@@ -12,8 +12,8 @@ import numpy as np
 from calibration.datasets import Examples
 from common.bundle import Bundle
 from common.errors import BundleError, ConfigError
-from common.manifest import CutTensor, Manifest
-from common.runtimes import RUNTIMES
+from common.manifest import CutTensor, Manifest, coded_cuts
+from common.runtimes import runtime_named
 from common.types import Array, Tensors
 from common.wire.codecs import round_trip
 
@@ -25,16 +25,15 @@ class Served:
 
     Args:
         bundle: verified stage by stage while loading.
-        runtime: a name in `common.runtimes.RUNTIMES`.
+        runtime: a name that `common.runtimes` knows.
         threads: inside one call.
     """
 
     def __init__(self, bundle: Bundle, *, runtime: str = "onnxruntime", threads: int = 1) -> None:
-        if runtime not in RUNTIMES:
-            raise ConfigError(f"runtime is {runtime!r}. It must be one of {', '.join(sorted(RUNTIMES))}.")
+        load = runtime_named(runtime)
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
-        self.stages = [RUNTIMES[runtime](bundle, number, threads) for number in range(len(self.manifest.stages))]
+        self.stages = [load(bundle, number, threads) for number in range(len(self.manifest.stages))]
         self.runtime = self.stages[0].runtime
         self.precision = self.stages[0].precision
 
@@ -46,12 +45,17 @@ class Served:
     def cross(self, cut: int, live: Tensors, codes: Sequence[CutTensor] | None = None) -> Tensors:
         """What is alive behind a cut, after encoding and decoding, in batches.
 
+        Where the input travels over this cut and all before it, upstream computes the same activations again.
+
         Args:
             cut: number of the cut.
             live: all tensors known before it.
             codes: other codes than the manifest's.
         """
-        codes = self.manifest.cuts[cut] if codes is None else codes
+        if codes is None:
+            codes = self.manifest.cuts[cut]
+            if self.manifest.input_cuts.issuperset(range(cut + 1)):
+                return {how.name: live[how.name] for how in codes}
         return {
             how.name: np.concatenate([round_trip(part["x"], how) for part in _batches({"x": live[how.name]})])
             for how in codes
@@ -106,7 +110,8 @@ class Served:
 
     def configuration(self) -> dict[str, object]:
         """What measurements hold for: runtime, precision, and the cuts that were coded."""
-        coded = [k for k, cut in enumerate(self.manifest.cuts) if any(how.codec != "raw" for how in cut)]
+        manifest = self.manifest
+        coded = coded_cuts(manifest.cuts, manifest.input_cuts, range(len(manifest.cuts)))
         return {"runtime": self.runtime, "precision": self.precision, "coded_cuts": coded}
 
 

@@ -6,7 +6,14 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from common.errors import ConfigError
 
@@ -33,11 +40,21 @@ class DataSettings(Strict):
 class CutSettings(Strict):
     """How tensors travel over every cut."""
 
-    codec: Literal["raw", "u8"] = "u8"
-    compression: Literal["none", "zstd"] = "zstd"
+    codec: Literal["raw", "u8", "u8c", "u4", "u4c", "float16", "bfloat16"] = "u8"
+    compression: Literal["none", "zstd", "lz4"] = "zstd"
+    choose: bool = False  # let calibration pick codec and compression of each tensor, by bytes
+    forward: Literal["activations", "auto"] = "activations"  # auto: the compressed input where that is smaller
+    drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # most that a chosen code may cost the last exit's accuracy
     loss: float = Field(
         default=0.001, ge=0.0
     )  # largest rise of any later exit's mean cross-entropy that a code may cost
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are left out at their defaults: a bundle made anew keeps its digest."""
+        full: dict[str, Any] = dump(self)
+        later = {"choose": False, "forward": "activations", "drop": 0.001}
+        return {key: value for key, value in full.items() if key not in later or value != later[key]}
 
 
 class GuaranteeSettings(Strict):

@@ -10,7 +10,7 @@ import numpy as np
 from calibration.datasets import Examples
 from calibration.served import Served
 from common.types import Array
-from common.wire.codecs import encode
+from common.wire.codecs import encode, travels
 
 
 def forwarded_bytes(served: Served, examples: Examples, taken_N: Array, *, most: int = 1000) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def forwarded_bytes(served: Served, examples: Examples, taken_N: Array, *, most:
             if number < cut:
                 live = served.cross(number, live)
         crossing = [(how, live[how.name]) for how in codes]
-        coded = [sum(len(encode(array[i : i + 1], how).data) for how, array in crossing) for i in range(len(rows))]
+        coded = [sum(travels(encode(array[i : i + 1], how)) for how, array in crossing) for i in range(len(rows))]
         result.append(
             {
                 "cut": cut,
