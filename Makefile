@@ -3,6 +3,7 @@ PYTHON ?= python3
 RECIPE ?= recipes/mnist-lenet.yaml
 BUNDLE ?= bundles/$(basename $(notdir $(RECIPE)))
 DATA_DIR ?=
+ONLY ?=
 REQUIRE ?=
 export REQUIRE
 
@@ -13,7 +14,7 @@ DEV := .venv-dev/bin
 RUN_READY := .venv/.ready
 DEV_READY := .venv-dev/.ready
 
-.PHONY: help demo up test lint bundle results chaos clean
+.PHONY: help demo up test lint bundle results bench soak chaos clean
 help:
 	@echo "make demo    three tiers answer real images, then stop"
 	@echo "make up      the same, until Ctrl-C"
@@ -21,6 +22,8 @@ help:
 	@echo "make lint    the first three of these"
 	@echo "make bundle  train and package RECIPE (default $(RECIPE); data from DATA_DIR, else fetched)"
 	@echo "make results measure what takes too long for a test, into docs/results.md (DATA_DIR as above)"
+	@echo "make bench   measure against floors and peers, into docs/performance.md (ONLY=\"local hop\" for some)"
+	@echo "make soak    a million requests through one door: time and memory must stay flat"
 	@echo "make chaos   kill and freeze tiers again and again, and print what was lost: nothing"
 	@echo "make clean   remove the environments and what was built"
 
@@ -61,9 +64,17 @@ bundle: $(DEV_READY)
 results: $(DEV_READY)
 	$(DEV)/python -m calibration.results guarantee $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --write docs/results.md
 
+# Run under `nice -n -10` on a machine that others use too. Peers get environments of their own.
+bench: $(DEV_READY)
+	@benchmarks/peers/install.sh $(DEV)/python
+	$(DEV)/python -m benchmarks $(ONLY)
+
+soak: $(DEV_READY)
+	$(DEV)/python -m benchmarks.soak
+
 chaos: $(DEV_READY)
 	$(DEV)/pytest -rA --capture=no -m chaos tests/long
 
 clean:
-	rm -rf .venv .venv-dev build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-dev .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

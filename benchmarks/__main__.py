@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from benchmarks import report
+
 NAMES = ("local", "hop", "batching", "codec", "tier", "scale")
 
 
@@ -17,10 +19,13 @@ def main() -> None:
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}. It must be one of {', '.join(NAMES)}.")
-    for name in () if chosen.report else chosen.names or NAMES:
+    names = tuple(chosen.names) or NAMES
+    for name in () if chosen.report else names:
         print(f"== {name}", flush=True)
         benchmark = importlib.import_module(f"benchmarks.{name}")
         print(benchmark.tables(benchmark.run(quick=chosen.quick)))
+    if not chosen.quick:
+        report.write(names)
 
 
 if __name__ == "__main__":

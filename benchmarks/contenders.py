@@ -66,9 +66,7 @@ def _peer(name: str, package: str, about: str, forms: tuple[str, str], batch: in
         script = HERE / "peers" / f"{package}_server.py"
         return Child([str(python), str(script)], environ=environ, log=_log(name))
 
-    return Contender(
-        name=name, about=about, json=forms[0], npy=forms[1], start=start, python=python, package=package
-    )
+    return Contender(name=name, about=about, json=forms[0], npy=forms[1], start=start, python=python, package=package)
 
 
 def _log(name: str) -> Path:

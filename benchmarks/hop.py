@@ -16,7 +16,7 @@ from benchmarks.results import Document, Recorder
 from benchmarks.tables import number, table, times
 from benchmarks.tiers import Tiers
 
-SIZES = (1, 16, 64, 256, 1024)  # kilobytes
+SIZES = (1, 16, 64, 256, 1024, 4096)  # kilobytes
 DEEP = 16  # the size whose throughput is measured too
 _IN_FLIGHT = (8, 64)
 
@@ -53,7 +53,7 @@ def _size(recorder: Recorder, bare: tuple[Child, Child], kilobytes: int, rounds:
                     child.pin(on)
             depths = (1, *_IN_FLIGHT) if kilobytes == DEEP else (1,)
             for in_flight in depths:
-                for name, (client, _) in ends.items():  # warm
+                for client, _ in ends.values():  # warm
                     client.ask(kilobytes=kilobytes, in_flight=in_flight, count=50)
                 for number_ in range(rounds):
                     for name, (client, _) in ends.items() if number_ % 2 else reversed(ends.items()):

@@ -73,9 +73,7 @@ def one_client(port: int, bodies: list[bytes], seconds: float) -> tuple[list[int
         client.socket.close()
 
 
-def many_clients(
-    port: int, bodies: list[bytes], clients: int, seconds: float, warm: float
-) -> tuple[list[int], int]:
+def many_clients(port: int, bodies: list[bytes], clients: int, seconds: float, warm: float) -> tuple[list[int], int]:
     """As `one_client`, with so many connections that each have one request in flight; `warm` seconds do not count."""
     poll = select.epoll()
     by_fd = {}
@@ -145,6 +143,7 @@ def main() -> None:
         else:
             taken, elapsed = many_clients(asked["port"], bodies, asked["clients"], asked["seconds"], warm)
         used = time.process_time() - used
+        whole = elapsed / 1e9 + (warm if asked["clients"] > 1 else 0)
         taken.sort()
         reply = {
             "count": len(taken),
@@ -152,7 +151,7 @@ def main() -> None:
             "p50_us": percentile(taken, 0.5) / 1e3,
             "p95_us": percentile(taken, 0.95) / 1e3,
             "p99_us": percentile(taken, 0.99) / 1e3,
-            "client_cpu": used * 1e9 / (elapsed + warm * 1e9 * (asked["clients"] > 1)),  # share of a core that the load itself took
+            "client_cpu": used / whole,  # share of a core that the load itself took
         }
         print(json.dumps(reply), flush=True)
         gc.collect()

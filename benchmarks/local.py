@@ -94,8 +94,8 @@ def _ratios(recorder: Recorder) -> dict[str, dict[str, float]]:
         if name == "offramp" or rest == "memory" or not recorder.has(ours):
             continue
         numbers = ("p50_us", "p95_us") if rest.partition(", ")[2].startswith("1") else ("rate",)
-        for number in numbers:
-            ratios[f"{number}, {rest}, offramp / {name}"] = recorder.ratio(number, ours, cell)
+        for each in numbers:
+            ratios[f"{each}, {rest}, offramp / {name}"] = recorder.ratio(each, ours, cell)
     return ratios
 
 

@@ -44,7 +44,8 @@ def load_average() -> float:
 
 def _cpu() -> str:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    numbers = {key: re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "cpu family", "model")}
+    keys = ("model name", "cpu family", "model")
+    numbers = {key: re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in keys}
     if not numbers["model name"]:
         return platform.processor() or platform.machine()
     name = numbers["model name"][1].strip()

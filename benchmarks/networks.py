@@ -6,16 +6,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-import numpy as np
 from benchmarks.paths import BUILT
 from common.bundle import write_manifest
 
 CLASSES = 10
 
 
-def onnx_model(nodes: list[Any], reads: dict[str, Any], writes: dict[str, Any], weights: dict[str, np.ndarray]) -> bytes:
+def onnx_model(
+    nodes: list[Any], reads: dict[str, Any], writes: dict[str, Any], weights: dict[str, np.ndarray]
+) -> bytes:
     """A stage; `reads` and `writes` map names to (type, row shape)."""
     values = [
         [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, (kind, shape) in side.items()]

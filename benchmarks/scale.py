@@ -2,16 +2,16 @@
 
 Requests: a device with its REST door, asked in process; time per request and memory must stay where they are.
 Devices: one edge with 1 to 256 streams, each with one request in flight, against as many bare streams of the same
-payload. Rows: array files of 1 to 256 rows over REST, against the bare floor.
+payload. Rows: array files of 1 to 256 rows over REST, against the bare floor,
+client and server on one core.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.children import Child, free_port, python, wait_for_port
 from benchmarks.contenders import CONTENDERS
 from benchmarks.paths import BUILT
+from benchmarks.places import PLACES
 from benchmarks.results import Document, Recorder
 from benchmarks.tables import number, table, times
 from benchmarks.tiers import Tiers
@@ -21,25 +21,37 @@ ROWS = (1, 4, 16, 64, 256)
 PARTS = 10
 
 
-def run(*, quick: bool, requests: int = 0) -> Document:
-    """Measure and save; `requests` is how many go through the door."""
+def run(*, quick: bool) -> Document:
+    """Measure and save."""
     rounds, seconds = (2, 0.5) if quick else (10, 1.0)
-    count = requests or (10_000 if quick else 200_000)
+    count = 10_000 if quick else 200_000
     recorder = Recorder("scale", rounds=rounds, seconds_per_cell=seconds, requests=count)
-    soak = _soak(count)
+    flat = soak(count)
     _rows(recorder, rounds, seconds)
     memory = _devices(recorder, rounds, seconds)
-    return recorder.save(keep=not quick, soak=soak, edge_mb=memory, ratios=_ratios(recorder))
+    return recorder.save(keep=not quick, soak=flat, edge_mb=memory, ratios=_ratios(recorder))
 
 
-def _soak(count: int) -> dict[str, Any]:
+def soak(count: int) -> dict[str, list[float]]:
+    """So many requests through one door in process, in PARTS: microseconds per request, and memory at each end."""
     tiers = Tiers("soak", {"device": 1, "edge": "rest"})
     worker = python("benchmarks.scale_worker", "soak", str(tiers.config), piped=True, log=BUILT / "soak.log")
     try:
         worker.ask(count=2_000, parts=1)
-        return worker.ask(count=count, parts=PARTS)
+        flat: dict[str, list[float]] = worker.ask(count=count, parts=PARTS)
+        return flat
     finally:
         worker.stop()
+
+
+def soak_table(flat: dict[str, list[float]], count: int) -> str:
+    """Time and memory per part."""
+    each = count // PARTS
+    rows = [
+        [f"{each * part:,} to {each * (part + 1):,}", number(us), f"{mb:.1f}"]
+        for part, (us, mb) in enumerate(zip(flat["us"], flat["mb"], strict=True))
+    ]
+    return table(["requests", "us per request", "RSS MB"], rows)
 
 
 def _rows(recorder: Recorder, rounds: int, seconds: float) -> None:
@@ -50,6 +62,8 @@ def _rows(recorder: Recorder, rounds: int, seconds: float) -> None:
     try:
         wait_for_port(floor, port)
         tiers.start("device")
+        for child, cores in zip((load, floor, tiers.children["device"]), _together(), strict=True):
+            child.pin(cores)
         for each in range(rounds):
             for rows in ROWS:
                 for name, to in {"offramp": tiers.rest, "floor": port}.items():
@@ -60,6 +74,11 @@ def _rows(recorder: Recorder, rounds: int, seconds: float) -> None:
         load.stop()
         floor.stop()
         tiers.stop()
+
+
+def _together() -> list[set[int]]:
+    client, server = PLACES["one core"]()
+    return [client, server, server]
 
 
 def _devices(recorder: Recorder, rounds: int, seconds: float) -> dict[str, float]:
@@ -103,9 +122,7 @@ def _ratios(recorder: Recorder) -> dict[str, dict[str, float]]:
 
 def tables(document: Document) -> str:
     """The page's tables."""
-    medians, ratios, soak = document["medians"], document["ratios"], document["soak"]
-    each = document["settings"]["requests"] // PARTS
-    parts = [[f"{each * k:,} to {each * (k + 1):,}", number(soak["us"][k]), f"{soak['mb'][k]:.1f}"] for k in range(PARTS)]
+    medians, ratios = document["medians"], document["ratios"]
     devices = []
     for count in DEVICES:
         ours, bare = medians[f"devices, offramp, {count}"], medians[f"devices, bare, {count}"]
@@ -120,7 +137,7 @@ def tables(document: Document) -> str:
     return "\n\n".join(
         [
             "Requests through one door:",
-            table(["requests", "us per request", "RSS MB"], parts),
+            soak_table(document["soak"], document["settings"]["requests"]),
             "Devices on one edge, one request in flight each:",
             table(["devices", "requests/s", "bare streams /s", "ratio", "p50 us", "edge RSS MB"], devices),
             "Rows per request, one client:",
