@@ -7,9 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from calibration.calibrate import calibrate
 from calibration.datasets import Examples, divide, load_train
 from calibration.evaluate import evaluate
@@ -21,6 +18,7 @@ from training.place import placed
 from training.progress import progress
 from training.recipe import RecipeFile, load_recipe
 from training.train import History, train
+from training.weights import load_weights, save_weights
 
 _PACKAGES = ("offramp", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "zstandard")
 
@@ -61,7 +59,8 @@ def build(
         if weights is None:
             network, history = _trained(source, official, threads, quiet)
         else:
-            network, history = _loaded(source, weights), None
+            network = make_network(source.recipe.model, source.recipe.training.seed)
+            history = load_weights(weights, network, source.recipe)
         provenance = _provenance(source, official, history)
         export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
         with progress("calibrate", 0, quiet=quiet) as report:
@@ -80,16 +79,8 @@ def train_weights(
 ) -> History:
     """Train only, and write the weights of the best epoch to a numpy archive (.npz); arguments as `build`."""
     source = _with_seed(load_recipe(recipe), seed)
-    if out.suffix != ".npz":
-        raise ConfigError(f"{out} must end with .npz: weights are kept as a numpy archive.")
     network, history = _trained(source, load_train(source.recipe.data, data_dir), threads, quiet)
-    partial = out.with_name(f".{out.name}.partial.npz")
-    try:
-        np.savez(partial, **{name: value.numpy() for name, value in network.state_dict().items()})
-        partial.replace(out)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ConfigError(f"{out} cannot be written: {error.strerror}.") from None
+    save_weights(out, network, source.recipe, history)
     return history
 
 
@@ -103,17 +94,6 @@ def _trained(source: RecipeFile, official: Examples, threads: int, quiet: bool) 
     return network, history
 
 
-def _loaded(source: RecipeFile, weights: Path) -> MultiExitNetwork:
-    network = make_network(source.recipe.model, source.recipe.training.seed)
-    try:
-        with np.load(weights, allow_pickle=False) as archive:
-            network.load_state_dict({name: torch.from_numpy(archive[name]) for name in archive.files})
-    except (OSError, ValueError, RuntimeError, AttributeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{weights} does not hold the weights of this recipe's network: {reason}") from None
-    return network.eval()
-
-
 def _with_seed(source: RecipeFile, seed: int | None) -> RecipeFile:
     if seed is None:
         return source
@@ -123,7 +103,7 @@ def _with_seed(source: RecipeFile, seed: int | None) -> RecipeFile:
     return RecipeFile(recipe=source.recipe.model_copy(update={"training": training}), sha256=source.sha256)
 
 
-def _provenance(source: RecipeFile, official: Examples, history: History | None) -> dict[str, Any]:
+def _provenance(source: RecipeFile, official: Examples, history: History) -> dict[str, Any]:
     """Where a bundle comes from; nothing in it names a machine or a moment."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -131,16 +111,14 @@ def _provenance(source: RecipeFile, official: Examples, history: History | None)
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    provenance: dict[str, Any] = {
+    return {
         "recipe": source.recipe.model_dump(mode="json"),
         "recipe_sha256": source.sha256,
         "data": {"train_sha256": dict(official.sha256), "train_rows": len(official)},
         "versions": versions,
-    }
-    if history is not None:
-        provenance["training"] = {
+        "training": {
             "epochs": len(history.epochs),
             "best_epoch": history.best.number,
             "validation_accuracy": [round(a, 6) for a in history.best.accuracy],
-        }
-    return provenance
+        },
+    }

@@ -56,7 +56,8 @@ def test_builds_a_bundle_from_a_recipe(tmp_path: Path, data: Path) -> None:
 def test_packs_weights_that_were_trained_apart(tmp_path: Path, data: Path, weights: Path) -> None:
     recipe = write_recipe(tmp_path / "recipe.yaml")
     digests = {build(recipe, tmp_path / name, data, weights=weights, quiet=True)["digest"] for name in ("a", "b")}
-    assert len(digests) == 1  # equal weights, equal bundle
+    digests.add(build(recipe, tmp_path / "c", data, threads=1, quiet=True)["digest"])
+    assert len(digests) == 1  # equal weights, equal bundle, also when trained in one go
 
 
 def test_a_bundle_that_lies_there_is_replaced_only_by_a_whole_one(
@@ -158,6 +159,12 @@ def test_wrong_weights_are_refused(tmp_path: Path, data: Path) -> None:
         with pytest.raises(ConfigError, match=f"{name}.npz does not hold the weights") as caught:
             build(recipe, tmp_path / "out", data, weights=tmp_path / f"{name}.npz", quiet=True)
         assert "\n" not in str(caught.value)
+    weights = tmp_path / "w.npz"
+    train_weights(recipe, weights, data, threads=1, quiet=True)
+    other = write_recipe(tmp_path / "other.yaml", epochs=3)
+    with pytest.raises(ConfigError, match="trained by a recipe whose section 'training' differs"):
+        build(other, tmp_path / "out", data, weights=weights, quiet=True)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match=r"must end with \.npz"):
         train_weights(recipe, tmp_path / "weights.pt", data, quiet=True)
     with pytest.raises(ConfigError, match="seed is -1"):
