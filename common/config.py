@@ -110,7 +110,7 @@ def resolve(
     points = list(operating_points)
     if file.operating_point not in points:
         raise ConfigError(
-            f"{file.path}: operating_point is {file.operating_point!r}, which {file.bundle} does not have."
+            f"{file.path}: operating_point is {kinds.shown(file.operating_point)}, which {file.bundle} does not have."
             f"{nearest(file.operating_point, points, 'operating point')}"
         )
     for tier in file.tiers:

@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 
 from common.address import Address
 from common.errors import ConfigError
+from common.serving.bounds import bounds
 from common.serving.core import Core
 from common.serving.tier_service import TierService
 from common.wire.channels import SERVICE, server_options
@@ -24,7 +25,8 @@ class GrpcDoor:
 
     def __init__(self, core: Core, describe: pb.DescribeReply) -> None:
         self._core = core
-        self._server = grpc.aio.server(options=server_options(core.limits.max_message_bytes))
+        most = bounds(core.bundle.manifest, core.limits).message_bytes
+        self._server = grpc.aio.server(options=server_options(most))
         self._health = health.aio.HealthServicer()
         self.servicer = TierService(core, describe)
         self._server.add_generic_rpc_handlers((self.servicer.handler(),))

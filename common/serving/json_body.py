@@ -6,13 +6,16 @@ from collections.abc import Mapping
 
 import orjson
 
-from common.errors import Malformed, Unprocessable
+from common.errors import Malformed, TooLarge, Unprocessable
 from common.limits import Limits
 from common.manifest import Manifest
 from common.serving.admission import Sizes, bucket_sizes, check_rows
+from common.serving.bounds import bounds
 from common.serving.columns import Column, stack
 from common.serving.options import DEFAULTS, Options, described, options_from_json
 from common.types import Array, Tensors
+
+_SMALL = 64 << 10  # bytes up to which nothing can take long
 
 
 class JsonBody:
@@ -25,6 +28,7 @@ class JsonBody:
     def __init__(self, manifest: Manifest, limits: Limits) -> None:
         self._manifest = manifest
         self._limits = limits
+        self._bounds = bounds(manifest, limits)
         self._columns = {name: Column(manifest.tensors[name], limits.json_depth) for name in manifest.inputs}
         self._only = manifest.inputs[0] if len(manifest.inputs) == 1 else None
         self._whole = any(column.whole for column in self._columns.values())
@@ -42,6 +46,8 @@ class JsonBody:
             Unprocessable: unknown or missing keys, options that are not allowed.
             TooLarge: too many rows.
         """
+        if len(body) > _SMALL:
+            self._check_counts(body)
         document = self._parse(body)
         if not isinstance(document, dict):
             raise Malformed(
@@ -59,6 +65,19 @@ class JsonBody:
             if array is not None:
                 return {self._only: array}, options
         return self._exactly(inputs), options
+
+    def _check_counts(self, body: bytes) -> None:
+        """Refuse what no batch can need before millions of small values are made of it."""
+        for what, found, most in (
+            ("values", body.count(b","), self._bounds.json_values),
+            ("arrays and objects", body.count(b"[") + body.count(b"{"), self._bounds.json_lists),
+        ):
+            if found > most:
+                raise TooLarge(
+                    f"The body holds about {found} {what}. A batch of {self._limits.batch_rows} inputs, the most "
+                    f"that is accepted, has no more than {int(most)}.",
+                    "batch_too_large",
+                )
 
     def _parse(self, body: bytes) -> object:
         try:

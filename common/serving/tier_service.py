@@ -22,14 +22,13 @@ from common.serving.core import Core, Withdrawable
 from common.serving.status import error_to_wire, grpc_status
 from common.serving.upstream import Deliver, Ended
 from common.types import Answer, Deadline, Request, Rows
-from common.wire.channels import SERVICE
+from common.wire.channels import REFUSAL_KEY, SERVICE
 from common.wire.messages import answer_to_wire, request_from_wire
 from protos import tier_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 UNREAD_S = 0.01  # between looks at a caller that sends without reading its replies
-STATE_TENSORS = 64  # most that a request may carry
 
 M = TypeVar("M", bound=Message)
 
@@ -62,18 +61,28 @@ class TierService:
 
     async def infer(self, data: bytes, context: grpc.aio.ServicerContext) -> pb.InferReply:
         """One request, one reply with all answers; a refusal becomes the call's status."""
+        left = context.time_remaining()
+        outcome = await self._outcome(data, None if left is None else Deadline.after(left))
+        del data  # an aborted call's frame lives until a collection; its message must not
+        if isinstance(outcome, pb.InferReply):
+            return outcome
+        self.refused(outcome.code)
+        context.set_trailing_metadata(((REFUSAL_KEY, outcome.code),))
+        await context.abort(grpc_status(outcome), str(outcome))
+        raise AssertionError("abort does not return")
+
+    async def _outcome(self, data: bytes, deadline: Deadline | None) -> pb.InferReply | RequestError:
+        """The reply, or why there is none, stripped of the frames that it came through."""
         started = time.monotonic()
         answers: list[Answer] = []
-        left = context.time_remaining()
         try:
             message = _parsed(pb.InferRequest, data)
             if self.draining:
                 raise Unavailable("This tier is shutting down.", "draining")
-            deadline = None if left is None else Deadline.after(left)
             await self._core.answer(self._admitted(message, deadline), answers.extend)
         except RequestError as error:
-            self.refused(error.code)
-            await context.abort(grpc_status(error), str(error))
+            error.__context__ = None
+            return error.with_traceback(None)
         return _reply(message.request_id, answers, started, last=True)
 
     async def infer_stream(
@@ -242,8 +251,6 @@ def _check_rows(rows: Rows, count: int) -> None:
         raise Malformed(f"row_ids has {len(rows.ids)} entries. The tensors have {count} rows.", "bad_rows")
     if len(set(rows.ids)) != count:
         raise Malformed("row_ids holds an id twice.", "bad_rows")
-    if len(rows.state) > STATE_TENSORS:
-        raise Malformed(f"state holds {len(rows.state)} tensors. At most {STATE_TENSORS} are accepted.", "bad_state")
     for name, tensor in rows.state.items():
         if tensor.ndim == 0 or len(tensor) != count:
             raise Malformed(f"state {name!r} has shape {list(tensor.shape)}. It must have {count} rows.", "bad_shape")

@@ -11,17 +11,18 @@ import time
 import grpc
 
 from common.bundle import Bundle
-from common.errors import Unavailable
+from common.errors import DeadlineExceeded, RequestError, Unavailable
 from common.limits import Limits
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_grpc
 from common.serving.upstream import Call
-from common.wire.channels import DESCRIBE, INFER, channel_options, framed_bytes
+from common.wire.channels import DESCRIBE, INFER, REFUSAL_KEY, channel_options, framed_bytes
 from common.wire.frames import request_bytes
 from common.wire.messages import answer_from_wire
 from protos import tier_pb2 as pb
 
 PROBE_S = 0.25
+SILENT_CALLS = 3
 
 
 class UnaryLink:
@@ -39,6 +40,7 @@ class UnaryLink:
             DESCRIBE, pb.DescribeRequest.SerializeToString, pb.DescribeReply.FromString
         )
         metrics.upstream_is(address, False)
+        self._silent = 0  # calls in a row that got no answer
         self._calls: dict[Call, asyncio.Task[None]] = {}
         self._task = asyncio.get_running_loop().create_task(self._probe())
 
@@ -51,10 +53,11 @@ class UnaryLink:
         task.add_done_callback(lambda _: self._calls.pop(call, None))
 
     def withdraw(self, call: Call) -> None:
-        """Cancel the call."""
+        """Cancel the call, which mostly took too long."""
         task = self._calls.pop(call, None)
         if task is not None:
             task.cancel()
+            self._in_vain()
 
     async def _ask(self, call: Call) -> None:
         request = call.request
@@ -66,17 +69,37 @@ class UnaryLink:
         try:
             reply = await self._infer(message, timeout=None if left == float("inf") else max(left, 1e-3))
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                self._set_up(False)
-            call.ended(error_from_grpc(error.code(), error.details() or ""))
+            call.ended(self._error(error))
             return
         finally:
             self.rows_in_flight -= len(request.rows)
         seconds = time.monotonic() - started
         self._metrics.upstream_took(self.address, seconds)
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
+        self._silent = 0
         call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
         call.ended(None)
+
+    def _error(self, error: grpc.aio.AioRpcError) -> RequestError:
+        """What a failed call means: a refusal of the tier up there, or that it cannot be reached."""
+        trailing = dict(error.trailing_metadata() or ())
+        if REFUSAL_KEY in trailing:
+            self._silent = 0
+            return error_from_grpc(error.code(), error.details() or "", str(trailing[REFUSAL_KEY]))
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._in_vain()
+            return DeadlineExceeded(f"Upstream {self.address} did not answer in time.")
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._set_up(False)
+            return Unavailable(f"Upstream {self.address} cannot be reached.")
+        return error_from_grpc(error.code(), f"Upstream {self.address} failed.")
+
+    def _in_vain(self) -> None:
+        """After several calls in a row without an answer the address counts as down, until a probe succeeds."""
+        self._silent += 1
+        if self._silent >= SILENT_CALLS:
+            self._silent = 0
+            self._set_up(False)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -8,6 +8,7 @@ SERVICE = "offramp.v1.Tier"
 INFER = f"/{SERVICE}/Infer"
 INFER_STREAM = f"/{SERVICE}/InferStream"
 DESCRIBE = f"/{SERVICE}/Describe"
+REFUSAL_KEY = "offramp-refusal"  # in a unary call's trailing metadata: a tier refused, the network did not fail
 
 _FRAME_BYTES = 16384  # HTTP/2's default largest frame
 _FRAME_HEADER = 9

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import Malformed
+from common.errors import Malformed, TooLarge
 from common.limits import Limits
 from common.manifest import CODECS, COMPRESSIONS, DTYPES
 from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
@@ -33,6 +33,7 @@ _DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {
 _DEGRADED_FROM_WIRE = {number: reason for reason, number in _DEGRADED_TO_WIRE.items()}
 
 _MAX_RANK = 16
+_MOST = 256  # tensors, states or thresholds of one request
 
 
 def tensor_header(coded: Coded) -> pb.Tensor:
@@ -99,6 +100,16 @@ def header_to_wire(request: Request) -> pb.InferRequest:
 
 def request_from_wire(message: pb.InferRequest, limits: Limits) -> Request:
     """Decode a request; raises Malformed. What the tensors must look like is for admission to say."""
+    for what, found, most in (
+        ("row_ids", len(message.row_ids), limits.batch_rows),
+        ("thresholds", len(message.thresholds), _MOST),
+        ("tensors", len(message.tensors), _MOST),
+        ("state", len(message.state), _MOST),
+    ):
+        if found > most:
+            raise TooLarge(f"{what} holds {found} entries. At most {most} are accepted.", "too_large")
+    if message.observation or message.view:
+        raise Malformed("observation and view are reserved. They must stay unset.", "reserved")
     return Request(
         request_id=message.request_id,
         rows=Rows(

@@ -13,8 +13,8 @@ from offramp.commands.options import DEFAULT_URL, Json, OperatingPoint, TimeoutM
 
 def load(
     url: Url = DEFAULT_URL,
-    rate: Annotated[float, typer.Option(min=0.001, help="Requests per second, on average.")] = 100.0,
-    seconds: Annotated[float, typer.Option(min=0.001, help="How long requests are sent.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=0.001, max=1e6, help="Requests per second, on average.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=0.001, max=86400, help="How long requests are sent.")] = 10.0,
     inputs: Annotated[
         Path, typer.Option(metavar="DIR", help="Images or .npy files; <index>-<label>.png gives the right answer.")
     ] = Path("examples/mnist"),
