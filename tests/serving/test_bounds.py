@@ -1,4 +1,3 @@
-import asyncio
 import gc
 import math
 from dataclasses import replace
@@ -12,14 +11,12 @@ from common.errors import TooLarge
 from common.limits import Limits
 from common.serving.bounds import bounds
 from common.serving.json_body import JsonBody
-from common.serving.unary import SILENT_CALLS
-from common.types import Degraded
 from common.wire.channels import INFER
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import write_skip
-from tests.serving.chains import Scripted, ask, inputs, make_request, make_tier
-from tests.serving.sockets import calling, served, until
+from tests.serving.chains import make_tier
+from tests.serving.sockets import served
 
 
 @pytest.fixture
@@ -96,38 +93,3 @@ async def test_a_message_beyond_what_the_bundle_needs(bundle: Bundle) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(INFER, None, None)(b"\0" * (3 << 20))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-async def test_unary_calls_notice_a_silent_upstream_and_its_return(bundle: Bundle) -> None:
-    silent = True
-
-    async def act(*_: object) -> None:
-        if silent:
-            await asyncio.sleep(60)
-
-    edge = make_tier(bundle, 1, 3, name="edge", upstream=Scripted(act), timeout_s=60)
-    async with (
-        served(edge) as (door, address),
-        calling(bundle, 0, 1, [address], unary=True, timeout_s=0.1) as (tier, pool),
-    ):
-        await until(pool.up)
-        (link,) = pool._links.values()
-        original, describing = link._describe, asyncio.Event()  # type: ignore[attr-defined]
-
-        async def describe(*args: object, **kwargs: object) -> object:
-            await describing.wait()
-            return await original(*args, **kwargs)
-
-        link._describe = describe  # type: ignore[attr-defined]
-        for _ in range(SILENT_CALLS):
-            answers = await ask(tier, make_request(bundle, inputs(2), point="full"))
-            assert {a.degraded for a in answers} == {Degraded.DEADLINE}
-        answers = await ask(tier, make_request(bundle, inputs(2), point="full"))
-        assert {a.degraded for a in answers} == {Degraded.UPSTREAM_UNAVAILABLE}
-        describing.set()
-        silent = False
-        await until(pool.up)
-        door.servicer.draining = True
-        answers = await ask(tier, make_request(bundle, inputs(2), point="full"))
-        assert {a.degraded for a in answers} == {Degraded.UPSTREAM_UNAVAILABLE}
-        assert pool.up(), "a refusal is no failure of the network"
