@@ -58,7 +58,7 @@ def _size(recorder: Recorder, bare: tuple[Child, Child], kilobytes: int, rounds:
                 for number_ in range(rounds):
                     for name, (client, _) in ends.items() if number_ % 2 else reversed(ends.items()):
                         question = {"bundle": str(bundle)} if name == "offramp" and in_flight == 1 else {}
-                        many = count if in_flight == 1 else count * 5
+                        many = count * 5 if in_flight > 1 else count if kilobytes < 1024 else count // 3
                         numbers = client.ask(kilobytes=kilobytes, in_flight=in_flight, count=many, **question)
                         if "compute_us" in numbers:
                             numbers["added_us"] = numbers["p50_us"] - numbers["compute_us"]

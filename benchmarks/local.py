@@ -25,7 +25,7 @@ _WARM_S = 0.5
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    rounds, seconds = (3, 0.3) if quick else (15, 0.8)
+    rounds, seconds = (3, 0.3) if quick else (12, 0.5)
     inputs = accepted_inputs()
     recorder = Recorder(
         "local",
@@ -70,7 +70,7 @@ def _measure(recorder: Recorder, load: Child, each: Running, seconds: float, *, 
                 question = {"port": each.port, "form": form, "clients": clients}
                 load.ask(**question, seconds=_WARM_S if warm else 0.1)
                 used = each.child.cpu_s()
-                numbers = load.ask(**question, seconds=seconds)
+                numbers = load.ask(**question, seconds=seconds, warm=0)
                 numbers["server_cpu"] = (each.child.cpu_s() - used) / seconds
                 recorder.add(f"{each.contender.name}, {kind}, {place}", **numbers)
         recorder.add(f"{each.contender.name}, memory", mb=each.child.memory_mb())
