@@ -21,6 +21,7 @@ from calibration.sizes import forwarded_bytes
 from calibration.sweep import sweep
 from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken, outcome
 from common.bundle import Bundle
+from common.runtimes import configured
 from common.types import Array
 
 _LATENCY_ROWS = 1000
@@ -33,6 +34,7 @@ def evaluate(
     plot: Path | None = None,
     write: bool = False,
     latency_rows: int = _LATENCY_ROWS,
+    runtime: str | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measure every exit and every operating point on the test split; thresholds are taken as they are.
@@ -43,6 +45,7 @@ def evaluate(
         plot: where to draw accuracy against cost, a PNG file.
         write: put `evaluation.json` and the model card `README.md` into the bundle.
         latency_rows: test rows whose time is taken, one at a time; 0 takes none.
+        runtime: of the stages; None: what operating point `default` was calibrated with.
         report: takes one line per result.
 
     Returns:
@@ -54,7 +57,8 @@ def evaluate(
     """
     bundle = Bundle(bundle_dir)
     test = load_test(recipe_section(bundle, "data", DataSettings), data_dir)
-    served = Served(bundle)
+    point = bundle.manifest.operating_points["default"]
+    served = Served(bundle, runtime=runtime or configured(point.configuration))
     logits = served.logits(test)
     flops_E = exit_flops(bundle.manifest)
     result: dict[str, Any] = {

@@ -12,15 +12,16 @@ A runtime reads and writes named tensors whose first axis is the row. `common.ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from common.errors import ConfigError
 from common.runtimes.onnx import OnnxStage, providers
 from common.runtimes.openvino import OpenvinoStage, require
 from common.runtimes.runner import Loader, StageRunner
 
-__all__ = ["AUTO", "RUNTIMES", "Loader", "StageRunner", "candidates", "precision_of", "runtime_named"]
+__all__ = ["AUTO", "RUNTIMES", "Loader", "StageRunner", "candidates", "configured", "precision_of", "runtime_named"]
 
 AUTO = "auto"  # a tier's choice, not a runtime: see `common.runtimes.auto`
 _PROVIDER = "onnxruntime:"
@@ -34,6 +35,14 @@ RUNTIMES: dict[str, Loader] = {"onnxruntime": OnnxStage.load} | {
 def precision_of(name: str) -> str:
     """What a runtime computes in."""
     return _OPENVINO.get(name, "float32")
+
+
+def configured(configuration: Mapping[str, Any] | None) -> str:
+    """The name of the runtime that an operating point's configuration was measured with."""
+    found = configuration or {}
+    runtime, precision = found.get("runtime", "onnxruntime"), found.get("precision", "float32")
+    same = [name for name in RUNTIMES if name.startswith(str(runtime)) and precision_of(name) == precision]
+    return same[0] if same else str(runtime)
 
 
 def candidates(precision: str) -> dict[str, Loader]:

@@ -18,6 +18,9 @@ def evaluate(
     data_dir: DataDir = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Where to draw accuracy against cost.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put evaluation.json and README.md into the bundle.")] = False,
+    runtime: Annotated[
+        str | None, typer.Option(help="What runs the stages, instead of what it was calibrated with.")
+    ] = None,
     quiet: Quiet = False,
     json: Json = False,
     version: Version = False,
@@ -31,7 +34,7 @@ def evaluate(
         if not quiet:
             typer.echo(text, err=True)
 
-    show(measure(bundle, data_dir, plot=plot, write=write, report=report), json)
+    show(measure(bundle, data_dir, plot=plot, write=write, runtime=runtime, report=report), json)
 
 
 def show(result: dict[str, Any], json: bool) -> None:

@@ -93,3 +93,14 @@ def test_mistakes_are_one_sentence(calibrated: Path, tmp_path: Path) -> None:
 def test_an_uncalibrated_bundle_can_be_evaluated(tiny: Path, data: Path) -> None:
     result = evaluate(tiny, data, latency_rows=0)
     assert result["operating_points"]["default"]["exit_rates"] == [0.0, 1.0]
+
+
+@pytest.mark.openvino
+def test_runs_what_it_was_calibrated_with_unless_told(tiny: Path, data: Path) -> None:
+    calibrate(tiny, data, runtime="openvino")
+    point = Bundle(tiny).manifest.operating_points["default"]
+    assert point.configuration is not None and point.configuration["runtime"] == "openvino"
+    assert evaluate(tiny, data, latency_rows=0)["configuration"]["runtime"] == "openvino"
+    assert evaluate(tiny, data, latency_rows=0, runtime="onnxruntime")["configuration"]["runtime"] == "onnxruntime"
+    with pytest.raises(ConfigError, match="runtime is 'x'"):
+        evaluate(tiny, data, latency_rows=0, runtime="x")

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from common.errors import BundleError, ConfigError
-from common.runtimes import RUNTIMES, candidates, openvino, precision_of, runtime_named
+from common.runtimes import RUNTIMES, candidates, configured, openvino, precision_of, runtime_named
 from common.runtimes.onnx import OnnxStage, providers
 from common.runtimes.runner import zeros
 from tests.networks import edit_manifest, write_skip
@@ -156,3 +156,12 @@ def test_a_cpu_without_bfloat16_is_said_to(tmp_path: Path, monkeypatch: pytest.M
     runtime_named("openvino")
     with pytest.raises(ConfigError, match="no instructions for bfloat16"):
         runtime_named("openvino-bf16")
+
+
+def test_the_runtime_of_a_configuration() -> None:
+    assert configured(None) == configured({}) == "onnxruntime"
+    assert configured({"runtime": "onnxruntime", "precision": "float32"}) == "onnxruntime"
+    assert configured({"runtime": "openvino", "precision": "float32"}) == "openvino"
+    assert configured({"runtime": "openvino", "precision": "bfloat16"}) == "openvino-bf16"
+    assert configured({"runtime": "onnxruntime:cuda", "precision": "float32"}) == "onnxruntime:cuda"
+    assert configured({"runtime": "other", "precision": "int8"}) == "other"
