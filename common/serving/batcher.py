@@ -24,6 +24,7 @@ from common.types import Tensors
 log = logging.getLogger(__name__)
 
 INLINE_S = 1e-3
+RUNS_PER_TURN = 8  # inline, before the event loop gets its turn again
 
 Finish = Callable[[int, list[Chunk], Tensors, Tensors], None]  # stage, chunks, what went in, what came out
 Expire = Callable[[Chunk], None]
@@ -128,56 +129,70 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        stage, chunks = self._next_batch()
-        if not chunks:
-            self._busy = False
-            self._wake()
-            return
+        """Run what waits, until nothing does, a run goes to the thread, or the event loop wants its turn."""
+        for _ in range(RUNS_PER_TURN):
+            stage, chunks = self._next_batch()
+            if chunks and not self._inline(stage, chunks):
+                self._to_thread(stage, chunks)
+                return
+            if chunks:
+                self._run_inline(stage, chunks)
+            if not self.rows:
+                self._busy = False
+                return
+            if not self._solo.now():
+                break
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _inline(self, stage: int, chunks: list[Chunk]) -> bool:
+        return self.costs[stage].expect(sum(map(len, chunks))) < INLINE_S
+
+    def _run_inline(self, stage: int, chunks: list[Chunk]) -> None:
+        self._begun(chunks)
+        try:
+            tensors, outputs, seconds = self._run(stage, chunks)
+        except Exception as error:
+            self._failed(stage, chunks, error)
+        else:
+            self._ran(stage, chunks, tensors, outputs, seconds)
+
+    def _to_thread(self, stage: int, chunks: list[Chunk]) -> None:
+        self._begun(chunks)
+        run = asyncio.get_running_loop().run_in_executor(self._thread, self._run, stage, chunks)
+        run.add_done_callback(lambda done: self._thread_done(stage, chunks, done))
+
+    def _begun(self, chunks: list[Chunk]) -> None:
         self._solo.saw(len(chunks))
-        rows = sum(map(len, chunks))
+        now = time.monotonic()
+        for chunk in chunks:
+            chunk.queue_s += now - chunk.waiting_since
+
+    def _run(self, stage: int, chunks: list[Chunk]) -> tuple[Tensors, Tensors, float]:
+        """What went in, what came out, and the seconds between."""
         tensors = _join([chunk.tensors for chunk in chunks])
         started = time.monotonic()
-        for chunk in chunks:
-            chunk.queue_s += started - chunk.waiting_since
-        if self.costs[stage].expect(rows) < INLINE_S:
-            try:
-                outputs = self._runners[stage].run(tensors)
-            except Exception as error:
-                self._failed(stage, chunks, error)
-            else:
-                self._ran(stage, chunks, tensors, outputs, rows, time.monotonic() - started)
-            self._busy = False
-            self._wake()
-            return
-        run = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, stage, tensors)
-        run.add_done_callback(lambda done: self._thread_done(stage, chunks, tensors, rows, done))
-
-    def _timed(self, stage: int, tensors: Tensors) -> tuple[Tensors, float]:
-        started = time.monotonic()
-        return self._runners[stage].run(tensors), time.monotonic() - started
+        return tensors, self._runners[stage].run(tensors), time.monotonic() - started
 
     def _thread_done(
-        self,
-        stage: int,
-        chunks: list[Chunk],
-        tensors: Tensors,
-        rows: int,
-        done: asyncio.Future[tuple[Tensors, float]],
+        self, stage: int, chunks: list[Chunk], done: asyncio.Future[tuple[Tensors, Tensors, float]]
     ) -> None:
-        self._busy = False
+        """Give the free thread what waits already, and only then see to the rows that have just run."""
+        next_stage, waiting = self._next_batch()
+        if waiting:
+            self._to_thread(next_stage, waiting)
+        else:
+            self._busy = False
         if done.cancelled():
             return
         error = done.exception()
         if error is not None:
             self._failed(stage, chunks, error)
         else:
-            outputs, seconds = done.result()
-            self._ran(stage, chunks, tensors, outputs, rows, seconds)
+            self._ran(stage, chunks, *done.result())
         self._wake()
 
-    def _ran(
-        self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors, rows: int, seconds: float
-    ) -> None:
+    def _ran(self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors, seconds: float) -> None:
+        rows = sum(map(len, chunks))
         self.costs[stage].learn(rows, seconds)
         self._metrics.stage_ran(stage, seconds, rows)
         for chunk in chunks:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import DeadlineExceeded
+from common.limits import Limits
 from common.serving.batcher import INLINE_S, RunCost, Solo
 from common.types import Degraded, Tensors
 from tests.networks import write_skip
@@ -147,4 +148,17 @@ async def test_a_single_caller_is_answered_without_a_round_of_the_loop(tmp_path:
             answer.close()
             await asyncio.sleep(0.01)
     assert finished_at_once > Solo.PROBE // 2
+    await tier.close()
+
+
+async def test_a_request_in_very_many_parts(tmp_path: Path) -> None:
+    bundle, reference = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, limits=Limits(run_rows=1))
+    for _ in range(Solo.ALONE + 1):
+        await ask(tier, make_request(bundle, inputs(1)))
+    x_BD = inputs(1000)
+    answers = await ask(tier, make_request(bundle, x_BD))
+    assert [a.label for a in answers] == [
+        label for label, _ in reference.decide(x_BD, "max-probability", (0.9, 0.8, 0.0))
+    ]
     await tier.close()
