@@ -28,6 +28,7 @@ from training.network import MultiExitNetwork, StageWithExit
 
 OPSET = 20  # read by onnxruntime 1.22 and later
 _EXAMPLE_ROWS = 2
+_READ, _WRITTEN = "offramp-in-", "offramp-out-"  # names that no operator's result has, until the graph is there
 
 
 def export(
@@ -94,8 +95,8 @@ def stage_to_onnx(
             program = torch.onnx.export(
                 stage,
                 example,
-                input_names=reads,
-                output_names=writes,
+                input_names=[f"{_READ}{k}" for k in range(len(reads))],
+                output_names=[f"{_WRITTEN}{k}" for k in range(len(writes))],
                 opset_version=OPSET,
                 dynamo=True,
                 dynamic_shapes=(tuple(map(_dynamic, shapes or [()] * len(example))),),
@@ -108,7 +109,7 @@ def stage_to_onnx(
     assert program is not None
     model = program.model_proto
     _forget_origin(model, name)
-    _check_names(model, name, reads, writes)
+    _name_tensors(model, name, reads, writes)
     onnx.checker.check_model(model)
     raw: bytes = model.SerializeToString(deterministic=True)
     return raw
@@ -189,9 +190,28 @@ def _forget_origin(model: onnx.ModelProto, name: str) -> None:
             node.ClearField("doc_string")
 
 
-def _check_names(model: onnx.ModelProto, name: str, reads: list[str], writes: list[str]) -> None:
-    if [i.name for i in model.graph.input] != reads or [o.name for o in model.graph.output] != writes:
+def _name_tensors(model: onnx.ModelProto, name: str, reads: list[str], writes: list[str]) -> None:
+    """Give inputs and outputs their names; values inside that are called the same make way."""
+    graph = model.graph
+    wanted = {f"{_READ}{k}": read for k, read in enumerate(reads)}
+    wanted |= {f"{_WRITTEN}{k}": write for k, write in enumerate(writes)}
+    if [v.name for v in (*graph.input, *graph.output)] != list(wanted):
         raise BundleError(f"{name} hands a tensor on unchanged. Let a later stage read the earlier tensor itself.")
+    inside = {value for node in graph.node for value in node.output} | {weight.name for weight in graph.initializer}
+    renamed = wanted | {value: f"{value}-inside" for value in inside & {*reads, *writes}}
+    named: list[Any] = [*graph.input, *graph.output, *graph.initializer]
+    for item in named:
+        item.name = renamed.get(item.name, item.name)
+    _rename_values(graph, renamed)
+
+
+def _rename_values(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+        node.output[:] = [renamed.get(value, value) for value in node.output]
+        for attribute in node.attribute:  # bodies of loops and branches read values from outside
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _rename_values(inner, renamed)
 
 
 @contextmanager

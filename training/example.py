@@ -1,0 +1,157 @@
+"""The example: a batch that a network accepts, and what it says about rows of any number and length.
+
+From it follow the input tensors of the bundle: their names are those of forward's arguments, their row shapes
+the example's, with a symbol such as "tokens" where rows may differ in length.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import ConfigError
+from common.manifest import DTYPES, TensorSpec
+
+Shape = tuple[int | str, ...]
+Given = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+BATCH, TOKENS = "batch", "tokens"
+ROWS = 3  # of the batch that is captured: a size that no other axis of a small network is likely to have
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """A batch by tensor name, and how it is handed to forward."""
+
+    tensors: Mapping[str, Tensor]  # [rows, ...] each, in forward's order
+    shapes: Mapping[str, Shape]  # row shapes; symbols where rows may differ
+    by_name: bool  # whether forward takes them as keyword arguments
+    guessed: bool = False  # whether symbols were put in without being asked for
+
+    @property
+    def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Positional and keyword arguments for forward."""
+        return ((), dict(self.tensors)) if self.by_name else (tuple(self.tensors.values()), {})
+
+    def rows(self, count: int) -> Example:
+        """The same example with another number of rows, by repetition."""
+        tensors = {name: tensor[torch.arange(count) % len(tensor)] for name, tensor in self.tensors.items()}
+        return Example(tensors=tensors, shapes=self.shapes, by_name=self.by_name, guessed=self.guessed)
+
+    def fixed(self) -> Example:
+        """The same example without symbols."""
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
+        return Example(tensors=self.tensors, shapes=shapes, by_name=self.by_name)
+
+    def shorter(self, sizes: Mapping[str, int]) -> Example:
+        """The same rows, cut off at other sizes of the symbols."""
+        tensors = dict(self.tensors)
+        for name, shape in self.shapes.items():
+            for axis, symbol in enumerate(shape, start=1):
+                if symbol in sizes:
+                    tensors[name] = tensors[name].narrow(axis, 0, sizes[str(symbol)])
+        return Example(tensors=tensors, shapes=self.shapes, by_name=self.by_name, guessed=self.guessed)
+
+    def sizes(self) -> dict[str, int]:
+        """What every symbol is in this batch."""
+        found: dict[str, int] = {}
+        for name, shape in self.shapes.items():
+            found.update({s: n for s, n in zip(shape, self.tensors[name].shape[1:], strict=True) if isinstance(s, str)})
+        return found
+
+    def specs(self, pads: Mapping[str, float]) -> tuple[TensorSpec, ...]:
+        """The input tensors as a manifest describes them, with what rows are filled up with."""
+        return tuple(
+            TensorSpec(name=name, dtype=_dtype(tensor), shape=self.shapes[name], pad=float(pads.get(name, 0.0)))
+            for name, tensor in self.tensors.items()
+        )
+
+
+def example_of(model: nn.Module, given: Given, shapes: Mapping[str, Sequence[int | str]] | None = None) -> Example:
+    """Check an example and name its tensors after forward's arguments.
+
+    Args:
+        model: whose forward takes it.
+        given: one tensor or several in forward's order, or by argument name; the first axis of each is the row.
+        shapes: row shapes by tensor name, with symbols for sizes that differ from row to row. Left out, whole
+            numbers (int32, int64) of row shape [n] count as token ids and masks of row shape [tokens].
+
+    Raises:
+        ConfigError: naming the tensor that is wrong and what is accepted.
+    """
+    by_name = isinstance(given, Mapping)
+    tensors = dict(given) if isinstance(given, Mapping) else _named(model, given)
+    if not tensors:
+        raise ConfigError("The example holds no tensor. It must hold one for each argument of forward.")
+    for name, tensor in tensors.items():
+        _check(name, tensor)
+    rows = {len(tensor) for tensor in tensors.values()}
+    if len(rows) > 1 or 0 in rows:
+        raise ConfigError(
+            f"The example's tensors have {sorted(rows)} rows. They must have the same number, at least 1."
+        )
+    guessed = shapes is None
+    found = _tokens(tensors) if shapes is None else _given(tensors, shapes)
+    example = Example(tensors=tensors, shapes=found, by_name=by_name, guessed=guessed)
+    return example.rows(ROWS)
+
+
+def _named(model: nn.Module, given: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+    tensors = (given,) if isinstance(given, Tensor) else tuple(given)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
+    names += [f"input{k}" for k in range(len(names), len(tensors))]
+    return {
+        name.lstrip("_") or f"input{k}": tensor for k, (name, tensor) in enumerate(zip(names, tensors, strict=False))
+    }
+
+
+def _check(name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise ConfigError(f"The example's {name!r} is a {type(tensor).__name__}. It must be a tensor.")
+    if tensor.ndim == 0:
+        raise ConfigError(f"The example's {name!r} has no axis. Its first axis must be the row.")
+    if _dtype(tensor) not in DTYPES:
+        raise ConfigError(f"The example's {name!r} is {_dtype(tensor)}. It must be one of {', '.join(sorted(DTYPES))}.")
+
+
+def _tokens(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Row shapes as they are, but "tokens" for rows of whole numbers that are all of one length."""
+    whole = [t for t in tensors.values() if t.dtype in (torch.int32, torch.int64, torch.bool) and t.ndim == 2]
+    lengths = {t.shape[1] for t in whole if t.dtype != torch.bool}
+    symbolic = len(lengths) == 1 and min(lengths) > 1
+    return {
+        name: (TOKENS,)
+        if symbolic and any(tensor is one for one in whole) and tensor.shape[1] in lengths
+        else tuple(tensor.shape[1:])
+        for name, tensor in tensors.items()
+    }
+
+
+def _given(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int | str]]) -> dict[str, Shape]:
+    if unknown := set(shapes) - set(tensors):
+        raise ConfigError(f"shapes names {sorted(unknown)[0]!r}. The example has {', '.join(tensors)}.")
+    found: dict[str, Shape] = {}
+    sizes: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        shape = tuple(shapes.get(name, tuple(tensor.shape[1:])))
+        fits = len(shape) == tensor.ndim - 1 and all(
+            sizes.setdefault(want, have) == have if isinstance(want, str) else want == have
+            for want, have in zip(shape, tensor.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ConfigError(
+                f"shapes gives {name!r} the row shape {list(shape)}. The example's is {list(tensor.shape[1:])}."
+            )
+        found[name] = shape
+    if short := [symbol for symbol, size in sizes.items() if size < 2]:
+        raise ConfigError(f"The example has {sizes[short[0]]} {short[0]}. It must have at least 2, to be told from 1.")
+    return found
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
