@@ -216,6 +216,21 @@ def test_float16_is_half_precision_and_saturates(array: np.ndarray, compression:
     assert np.array_equal(back, np.clip(array, -65504, 65504).astype(np.float16).astype(np.float32))
 
 
+def test_every_float16_and_every_tie_between_two() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    kept = every[np.isfinite(every)]
+    how = CutTensor(name="t", codec="float16")
+    assert bytes(encode(kept.astype(np.float32), how).data) == kept.tobytes()
+    restored = decode(
+        Coded(name="t", dtype="float32", shape=(1 << 16,), codec="float16", data=every.tobytes()), max_bytes=BIG
+    )
+    assert np.array_equal(restored, every.astype(np.float32), equal_nan=True)
+    positive = np.sort(kept[kept >= 0]).astype(np.float64)
+    ties = ((positive[:-1] + positive[1:]) / 2).astype(np.float32)
+    for near in (ties, np.nextafter(ties, np.float32(0)), np.nextafter(ties, np.float32(1e9)), -ties):
+        assert bytes(encode(near, how).data) == near.astype(np.float16).tobytes()
+
+
 @given(arrays.arrays(np.float32, shapes, elements=st.floats(allow_nan=False, width=32)), compressions)
 def test_bfloat16_is_the_nearest_and_saturates(array: np.ndarray, compression: str) -> None:
     import ml_dtypes
