@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from common.errors import Malformed
-from common.manifest import AFFINE, CODECS, PER_CHANNEL, CutTensor
+from common.manifest import AFFINE, CODECS, DTYPES, PER_CHANNEL, CutTensor
 from common.types import Array
 from common.wire.codecs.affine import Affine
 from common.wire.codecs.coded import NO_RANGE, Buffer, Codec, Coded
@@ -36,6 +36,7 @@ REGISTRY: dict[str, Codec] = {
     "u4": Affine(bits=4, per_channel=False),
     "u4c": Affine(bits=4, per_channel=True),
 }
+_NAMES = {np.dtype(name): name for name in DTYPES}  # asking a dtype for its name takes longer than coding a row
 assert set(REGISTRY) == set(CODECS), "every codec that a manifest may name is here, and no other"
 
 
@@ -46,7 +47,7 @@ def encode(array: Array, how: CutTensor) -> Coded:
     data: Buffer = flat.view(np.uint8).data  # the array's own memory
     return Coded(
         name=how.name,
-        dtype=array.dtype.name,
+        dtype=_NAMES.get(array.dtype) or array.dtype.name,
         shape=array.shape,
         codec=how.codec,
         compression=how.compression,

@@ -9,6 +9,7 @@ values outside it saturate. Scale and offset travel as float32, so that both sid
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +20,9 @@ from common.manifest import CutTensor, Range
 from common.types import Array
 from common.wire.codecs.coded import Buffer, Coded, Stored
 
+_ZERO = np.float32(0.0)
 _TINY = np.finfo(np.float32).tiny
+_MOST = {size: float(np.finfo(f"f{size}").max) for size in (2, 4, 8)}  # of a float of so many bytes
 Grid = tuple[Array, Array, Array]  # scale, offset, 1 / scale, float32: [1] or [C]
 
 
@@ -46,7 +49,7 @@ class Affine:
             q = np.subtract(array, self._spread(offset, array.ndim), dtype=np.float32)
             q *= self._spread(inverse, array.ndim)
             np.rint(q, out=q)
-            np.clip(q, 0.0, self._last, out=q)
+            q.clip(_ZERO, np.float32(self._last), out=q)
             steps: Array = q.astype(np.uint8)
         return (steps if self._bits == 8 else _pack(steps)), scale, offset
 
@@ -93,12 +96,16 @@ class Affine:
                 f"{coded.codec} needs {wanted}.",
                 "bad_value",
             )
-        scale, offset = coded.scale.astype(np.float64), coded.offset.astype(np.float64)
-        furthest = np.abs(offset) + np.abs(scale) * self._last
-        if not (furthest <= np.finfo(dtype).max).all():
+        furthest = _size(coded.offset) + _size(coded.scale) * self._last
+        if not furthest <= _MOST[dtype.itemsize]:
             raise Malformed(
                 f"tensor {coded.name!r} has a scale or offset that is not finite, or too large.", "bad_value"
             )
+
+
+def _size(numbers: Array) -> float:
+    """The largest magnitude; NaN when one is."""
+    return float(np.abs(numbers).max(initial=0.0)) if len(numbers) != 1 else abs(float(numbers[0]))
 
 
 @lru_cache(maxsize=256)
@@ -129,4 +136,4 @@ def _unpack(packed: Array, shape: tuple[int, ...]) -> Array:
     upper = pairs << np.uint16(4)
     pairs |= upper
     pairs &= np.uint16(0x0F0F)
-    return pairs.view(np.uint8)[: int(np.prod(shape, dtype=np.int64))]
+    return pairs.view(np.uint8)[: math.prod(shape)]
