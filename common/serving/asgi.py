@@ -26,6 +26,15 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers | Non
     await send({"type": "http.response.body", "body": body})
 
 
+def without_body(send: Send) -> Send:
+    """A `send` for the answer to HEAD: the head that GET would have."""
+
+    async def bodiless(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return bodiless
+
+
 def error_body(code: str, message: str) -> bytes:
     """The one form that every error has over HTTP."""
     return orjson.dumps({"error": {"code": code, "message": message}})

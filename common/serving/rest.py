@@ -12,14 +12,16 @@ import time
 from collections.abc import Sequence
 
 from common.errors import Overloaded, RequestError, TooLarge
-from common.serving.asgi import Receive, Scope, Send, error_body, send_json
+from common.serving.asgi import Headers, Receive, Scope, Send, error_body, send_json, without_body
 from common.serving.bodies import Bodies, Parsed, check_point
 from common.serving.callers import Callers
 from common.serving.core import Core
+from common.serving.exchange import Reply
 from common.serving.pages import pages
 from common.serving.replies import answers_body
 from common.serving.request_head import Head, fresh_ids, read_head
 from common.serving.status import http_status
+from common.serving.upstream import Deliver
 from common.types import NEVER, Answer, Deadline, Request, Rows
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class RestDoor:
         self._fresh_id = fresh_ids()
         self._callers = Callers()
         self._buffered = 0  # bytes of bodies that are still arriving
+        self.quick = {b"/predict": self._quick_predict}  # for a server that can do without ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,34 +66,50 @@ class RestDoor:
             await self._predict(scope, receive, send)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET"}, without_body(send)
         try:
             await self._pages(scope, receive, send)
         except Exception:  # a response has been sent by then
             log.exception("%s %s failed", scope["method"], scope["path"])
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = ""
         try:
-            head = read_head(scope["headers"])
-            request_id = head.request_id or self._fresh_id()
-            body = await self._body(receive, head.content_length)
-            started = time.monotonic()
-            parsed = await self._parsed(body, head.content_type, scope["query_string"])
-            request = self._request(request_id, head, parsed, started)
-            answers = await self._answers(request, receive)
-            reply = answers_body(request_id, self._bundle.name, answers, self._bundle.manifest.classes)
+            reply = await self._reply(scope["headers"], scope["query_string"], None, receive)
         except Gone:
             return
+        headers = [(b"x-request-id", reply.request_id.encode())] if reply.request_id else []
+        await send_json(send, reply.status, reply.body, headers)
+
+    async def _quick_predict(self, headers: Headers, query: bytes, body: bytes) -> Reply:
+        return await self._reply(headers, query, body, None)
+
+    async def _reply(self, headers: Headers, query: bytes, body: bytes | None, receive: Receive | None) -> Reply:
+        """Answer a prediction; its body is there, or else it is received. Raises Gone."""
+        request_id = ""
+        try:
+            head = read_head(headers)
+            request_id = head.request_id or self._fresh_id()
+            if body is None:
+                assert receive is not None
+                body = await self._body(receive, head.content_length)
+            elif len(body) > self._core.limits.body_bytes:
+                raise _too_long(self._core.limits.body_bytes)
+            started = time.monotonic()
+            parsed = await self._parsed(body, head.content_type, query)
+            request = self._request(request_id, head, parsed, started)
+            answers = await self._answers(request, receive)
+            shown = answers_body(request_id, self._bundle.name, answers, self._bundle.manifest.classes)
+            return Reply(200, shown, request_id)
+        except Gone:
+            raise
         except RequestError as error:
             self._core.refused(error.code)
-            headers = [(b"x-request-id", request_id.encode())] if request_id else []
-            await send_json(send, http_status(error), error_body(error.code, str(error)), headers)
+            return Reply(http_status(error), error_body(error.code, str(error)), request_id)
         except Exception:
             log.exception("request %s failed", request_id)
             self._core.refused("internal")
-            await send_json(send, 500, _INTERNAL, [(b"x-request-id", request_id.encode())])
-        else:
-            await send_json(send, 200, reply)
+            return Reply(500, _INTERNAL, request_id)
 
     async def _body(self, receive: Receive, declared: int) -> bytes:
         """The whole body, never more than the limit; what is buffered for all callers is bounded too."""
@@ -149,7 +168,7 @@ class RestDoor:
             traceparent=head.traceparent,
         )
 
-    async def _answers(self, request: Request, receive: Receive) -> list[Answer]:
+    async def _answers(self, request: Request, receive: Receive | None) -> list[Answer]:
         """One answer per row, in the caller's order."""
         placed: list[Answer | None] = [None] * len(request.rows)
 
@@ -157,6 +176,17 @@ class RestDoor:
             for answer in answers:
                 placed[answer.row] = answer
 
+        if receive is None:  # whoever called withdraws the request when its caller leaves
+            await self._core.answer(request, deliver)
+        else:
+            await self._watched(request, deliver, receive)
+        answers = [answer for answer in placed if answer is not None]
+        if len(answers) != len(placed):
+            raise RuntimeError(f"{len(placed) - len(answers)} of {len(placed)} rows have no answer")
+        return answers
+
+    async def _watched(self, request: Request, deliver: Deliver, receive: Receive) -> None:
+        """Ask the core, and withdraw the request when its caller leaves."""
         caller = self._callers.enter(receive)
         try:
             await self._core.answer(request, deliver)
@@ -166,10 +196,6 @@ class RestDoor:
             raise
         finally:
             self._callers.leave(caller)
-        answers = [answer for answer in placed if answer is not None]
-        if len(answers) != len(placed):
-            raise RuntimeError(f"{len(placed) - len(answers)} of {len(placed)} rows have no answer")
-        return answers
 
 
 def _too_long(limit: int) -> TooLarge:

@@ -232,3 +232,28 @@ async def test_a_caller_that_hangs_up_withdraws_its_request(tmp_path: Path) -> N
         await until(lambda: bool(core.requests))
         writer.close()
         await core.withdrawn.wait()
+
+
+@on_both_loops
+async def test_a_caller_that_closes_its_side_is_answered(tmp_path: Path) -> None:
+    core = FakeCore(tmp_path, digits(size=(2, 2)))
+    body = orjson.dumps({"inputs": [[0, 0, 0, 3]] * 2})  # FakeCore answers several rows after a turn of the loop
+    async with serving(RestDoor(core)) as server:
+        reader, writer = await asyncio.open_connection(HOST, server.port)
+        writer.write(
+            b"POST /predict HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+        )
+        writer.write(body)
+        writer.write_eof()
+        reply = await reader.read()
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n") and b"connection: close\r\n" in reply
+        assert labels(orjson.loads(reply.partition(b"\r\n\r\n")[2])) == [3, 3]
+        writer.close()
+
+
+@on_both_loops
+async def test_head_over_a_socket(tmp_path: Path) -> None:
+    async with serving(RestDoor(FakeCore(tmp_path, digits(size=(2, 2))))) as server:
+        reply = await raw(server, b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n") and reply.endswith(b"\r\n\r\n")
+        assert b"content-length: 0" not in reply

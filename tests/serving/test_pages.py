@@ -39,6 +39,12 @@ async def test_health(client: httpx.AsyncClient, core: FakeCore) -> None:
     assert reply.json() == {"error": {"code": "not_ready", "message": "Tier device is not ready."}}
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready", "/nothing"])
+async def test_head_is_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
+    head, get = await client.head(path), await client.get(path)
+    assert head.content == b"" and head.status_code == get.status_code and head.headers == get.headers
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/predict/", "/%2e%2e/etc/passwd", "/redoc", "/v2"])
 async def test_unknown_routes(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.post(path)

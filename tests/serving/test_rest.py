@@ -39,6 +39,7 @@ def rows(count: int) -> list[Any]:
 async def test_answers_have_the_form_of_the_contract(client: httpx.AsyncClient, core: FakeCore) -> None:
     reply = await client.post("/predict", json={"inputs": rows(1)}, headers={"x-request-id": "mine"})
     assert reply.status_code == 200 and reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-request-id"] == "mine"
     assert reply.json() == {
         "request_id": "mine",
         "bundle": f"small@{core.bundle.digest}",
