@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import socket
 import time
@@ -176,19 +177,9 @@ def _only(request: Request, waiting: set[int]) -> Request:
     if len(waiting) == len(request.rows):
         return request
     keep = [i for i, row in enumerate(request.rows.ids) if row in waiting]
-    return Request(
-        request_id=request.request_id,
-        rows=Rows(
-            ids=tuple(request.rows.ids[i] for i in keep),
-            tensors={name: tensor[keep] for name, tensor in request.rows.tensors.items()},
-            state={name: tensor[keep] for name, tensor in request.rows.state.items()},
-        ),
-        bundle=request.bundle,
-        operating_point=request.operating_point,
-        start_stage=request.start_stage,
-        thresholds=request.thresholds,
-        deadline=request.deadline,
-        want_probabilities=request.want_probabilities,
-        purpose=request.purpose,
-        traceparent=request.traceparent,
+    rows = Rows(
+        ids=tuple(request.rows.ids[i] for i in keep),
+        tensors={name: tensor[keep] for name, tensor in request.rows.tensors.items()},
+        state={name: tensor[keep] for name, tensor in request.rows.state.items()},
     )
+    return dataclasses.replace(request, rows=rows)

@@ -1,12 +1,18 @@
 import asyncio
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from common.address import Address
+from common.errors import RequestError, Unavailable
 from common.serving import pool as pools
 from common.serving.pool import Pool
+from common.serving.upstream import Call
+from common.types import Answer, Request, Rows
 from tests.networks import write_skip
 from tests.serving.chains import ask, inputs, make_request, make_tier
 from tests.serving.sockets import calling, served, until
@@ -94,4 +100,41 @@ async def test_starting_does_not_wait_for_the_name_server(monkeypatch: pytest.Mo
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
     pool = Pool([Address(host="edge.example", port=5)], Link)  # type: ignore[arg-type]
     await asyncio.wait_for(pool.start(), 5)
+    await pool.close()
+
+
+async def test_what_one_link_left_open_goes_to_another() -> None:
+    """The first link answers some rows and breaks; the second is asked for the others alone, under the same id."""
+
+    class Half(Link):
+        seen: ClassVar[list[Request]] = []
+
+        def send(self, call: Call) -> None:
+            self.seen.append(call.request)
+            rows = call.request.rows.ids
+            some = rows[: len(rows) // 2] if len(self.seen) == 1 else rows
+            call.answered([Answer(row=row, label=1, confidence=0.5, exit=0, tier=self.address) for row in some])
+            call.ended(Unavailable("broke") if len(self.seen) == 1 else None)
+
+    class Noted:
+        def __init__(self, request: Request) -> None:
+            self.request, self.answers, self.end = request, list[Answer](), "none"
+
+        def answered(self, answers: Sequence[Answer]) -> None:
+            self.answers.extend(answers)
+
+        def ended(self, error: RequestError | None) -> None:
+            self.end = str(error)
+
+    pool = Pool([], Half)  # type: ignore[arg-type]
+    pool._links = {name: Half(name) for name in ("a", "b")}  # type: ignore[assignment]
+    x_BD = inputs(6)
+    rows = Rows(ids=tuple(range(10, 16)), tensors={"x": x_BD})
+    call = Noted(Request(request_id="r", rows=rows, bundle="b", operating_point="p"))
+    pool.forward(call)
+    first, second = Half.seen
+    assert (first.request_id, second.request_id) == ("r", "r")
+    assert second.rows.ids == (13, 14, 15) and np.array_equal(second.rows.tensors["x"], x_BD[3:])
+    assert [a.row for a in call.answers] == [10, 11, 12, 13, 14, 15] and call.end == "None"
+    assert {a.tier for a in call.answers} == {"a", "b"}
     await pool.close()
