@@ -18,6 +18,7 @@ import grpc
 from common.bundle import Bundle
 from common.errors import RequestError, Unavailable
 from common.limits import Limits
+from common.serving.introduction import doubts
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
 from common.serving.upstream import Call
@@ -158,16 +159,10 @@ class StreamLink:
             self._receive(down)
 
     async def _introduce(self) -> None:
-        """Warn early of another bundle; correctness does not need it, since every request names its own."""
+        """Warn early of another bundle or a missing stage; correctness does not need it: requests say it all."""
         reply = await self._describe(pb.DescribeRequest(), wait_for_ready=True)
-        if reply.bundle != self._bundle.digest:
-            log.warning(
-                "upstream %s serves bundle %s (%s), not %s: it will refuse what is forwarded",
-                self.address,
-                reply.bundle_name,
-                reply.bundle,
-                self._bundle.name,
-            )
+        for doubt in doubts(self._bundle, reply):
+            log.warning("upstream %s: %s, so it will refuse what is forwarded", self.address, doubt)
 
     async def _watch(self) -> None:
         """Ping; mark a silent upstream as down, and end the stream when it stays silent."""
