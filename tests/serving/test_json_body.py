@@ -110,6 +110,23 @@ def test_rows_of_bytes_are_counted_one_by_one(other: str, sentence: str) -> None
         assert str(refused(reader, f'{{"inputs": [[1, 2, 3], {other}]}}'.encode())).startswith("inputs[1] ")
 
 
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"inputs": [[1, 2, 3]], "inputs": [[1, 2, 3]]}', "inputs"),
+        (b'{"inputs": [[1, 2, 3]], "in\\u0070uts": [[1, 2, 3]]}', "inputs"),
+        (b'{"forward": true, "inputs": [[1, 2, 3]], "forward": false}', "forward"),
+        (b'{"forward": 5, "inputs": [[1, 2, 3]], "forward": false}', "forward"),
+        (b'{"operating_point": "x", "operating_point": "y", "inputs": [[1, 2, 3]]}', "operating_point"),
+        (b'{"inputs": [{"x": [1, 2, 3], "x": [1, 2, 3]}]}', "x"),
+    ],
+)
+def test_a_key_stands_there_once(body: bytes, key: str) -> None:
+    reader = JsonBody(manifest_of(document({"x": {"dtype": "uint8", "shape": [3]}})), Limits())
+    error = refused(reader, body)
+    assert (error.code, str(error)) == ("bad_json", f'The body has the key "{key}" more than once.')
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(["1", "2.0", "3e0"])))
 def test_whole_numbers_written_as_fractions_are_whole(order: tuple[str, ...]) -> None:
     reader = JsonBody(manifest_of(document({"x": {"dtype": "int64", "shape": [3]}})), Limits())
