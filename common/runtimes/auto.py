@@ -53,15 +53,17 @@ def fastest(
     if len(loaded) < 2:
         return next(iter(loaded), DEFAULT)
     until = clock() + BUDGET_S
-    costs = dict.fromkeys(loaded, 1.0)
+    taken: dict[str, list[float]] = {name: [] for name in loaded}
     for rows in SIZES:
         batches = [zeros(bundle.manifest, stage, rows) for stage in stages]
-        if rows > 1 and clock() + 2 * rows * sum(costs.values()) > until:
+        if rows > 1 and clock() + 2 * rows * sum(map(sum, taken.values())) > until:
             break  # two more rounds would take too long
         for name, seconds in _measure(loaded, batches, until, clock).items():
-            costs[name] *= seconds
-    best = min(costs, key=costs.__getitem__)
-    log.info("runtime auto: %s (%s)", best, ", ".join(f"{name} {cost:.3g}" for name, cost in costs.items()))
+            taken[name].append(seconds)
+    best = min(taken, key=lambda name: math.prod(taken[name]))
+    for name, times in taken.items():
+        shown = ", ".join(f"{rows} rows {seconds * 1e6:.0f} us" for rows, seconds in zip(SIZES, times, strict=False))
+        log.info("runtime auto: %s: %s%s", name, shown, " (taken)" if name == best else "")
     return best
 
 
