@@ -151,6 +151,6 @@ def _microseconds(array: Array, how: CutTensor) -> float:
 def _line(cost: Cost, allowed: CutSettings) -> str:
     return (
         f"{described(cost.how)}: {cost.bytes:.0f} bytes per row, {cost.microseconds:.0f} us, "
-        f"{100 * cost.agreement:.2f} % of the answers the same, accuracy {-100 * cost.drop:+.2f} points, "
-        f"cross-entropy {cost.rise:+.5f}{'' if cost.within(allowed) else ', too dear'}"
+        f"{100 * cost.agreement:.2f} % of the answers the same, accuracy {0.0 - 100 * cost.drop:+.2f} points, "
+        f"cross-entropy {cost.rise + 0.0:+.5f}{'' if cost.within(allowed) else ', too dear'}"
     )
