@@ -58,10 +58,9 @@ class Connection(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close now, or after the requests that are under way."""
         self._ending = True
-        if self._arriving is None:
-            self._deaf = True
-            if not self._queue:
-                self._transport.close()
+        self._deaf = self._deaf or self._arriving is None
+        if not self.busy:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
@@ -86,8 +85,7 @@ class Connection(asyncio.Protocol):
 
     async def writable(self) -> None:
         """Wait until the caller has read most of what was sent."""
-        if not self._writable.is_set():
-            await self._writable.wait()
+        await self._writable.wait()
 
     def is_last(self, exchange: Exchange) -> bool:
         """Whether the connection closes after this exchange."""
@@ -171,6 +169,7 @@ class Connection(asyncio.Protocol):
             exchange.leave()
         self._queue.clear()
         self._arriving = None
+        self._parser = None  # type: ignore[assignment] # it holds this connection
         self._writable.set()
 
     def pause_writing(self) -> None:
@@ -317,5 +316,5 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close once everything is sent, which must not take for ever."""
         self._deaf = True
-        self._transport.close()
         self.due = time.monotonic() + self.hub.limits.body_s
+        self._transport.close()

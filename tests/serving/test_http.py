@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -257,3 +259,21 @@ async def test_head_over_a_socket(tmp_path: Path) -> None:
         reply = await raw(server, b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 200 OK\r\n") and reply.endswith(b"\r\n\r\n")
         assert b"content-length: 0" not in reply
+
+
+@on_both_loops
+async def test_a_closed_connection_leaves_no_garbage() -> None:
+    async with serving() as server:
+        gc.disable()
+        try:
+            _, writer = await asyncio.open_connection(HOST, server.port)
+            writer.write(b"POST /x HTTP/1.1\r\ncontent-length: 0\r\n\r\nGET ")
+            await until(lambda: server.connections == 1)
+            left = weakref.ref(next(iter(server._hub.connections)))
+            writer.close()
+            await until(lambda: server.connections == 0)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert left() is None
+        finally:
+            gc.enable()
