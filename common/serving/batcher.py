@@ -31,7 +31,11 @@ Expire = Callable[[Chunk], None]
 
 
 class RunCost:
-    """Expected seconds of one run, per power of two of its rows, as a moving average."""
+    """Expected seconds of one run, per power of two of its rows.
+
+    A moving average that falls quickly and rises slowly: a run that had to wait for a core, or on its way back from
+    the thread for the interpreter, says little about the stage, and should not keep it on the thread.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
@@ -40,7 +44,11 @@ class RunCost:
         """Remember a run."""
         size = rows.bit_length()
         known = self._seconds.get(size)
-        self._seconds[size] = seconds if known is None else known + 0.1 * (seconds - known)
+        if known is None:
+            self._seconds[size] = seconds
+        else:
+            share = 0.3 if seconds < known else 0.03
+            self._seconds[size] = known + share * (min(seconds, 2 * known) - known)
 
     def expect(self, rows: int) -> float:
         """Seconds that a run of so many rows should take; sizes never seen are scaled from the next smaller."""

@@ -162,3 +162,14 @@ async def test_a_request_in_very_many_parts(tmp_path: Path) -> None:
         label for label, _ in reference.decide(x_BD, "max-probability", (0.9, 0.8, 0.0))
     ]
     await tier.close()
+
+
+def test_a_run_that_was_held_up_says_little_about_the_next() -> None:
+    cost = RunCost()
+    for _ in range(50):
+        for seconds in (0.0002, 0.0002, 0.005):  # the last waited for the interpreter
+            cost.learn(8, seconds)
+        assert cost.expect(8) < INLINE_S
+    for _ in range(200):
+        cost.learn(8, 0.004)
+    assert cost.expect(8) > INLINE_S
