@@ -1,6 +1,7 @@
 """The floor of a hop: a bare grpc.aio bidirectional stream on uvloop; every message is answered with 40 bytes.
 
-As a program it is the server; `BareClient` is the other end.
+As a program it is the server; `BareClient` is the other end. With an ONNX file as second argument the server also runs
+it on every message.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import uvloop
@@ -24,10 +26,26 @@ async def _echo(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContex
         yield _REPLY
 
 
-async def serve(port: int) -> None:
+def _runner(model: str) -> Any:
+    """An echo that runs a stage on what arrives."""
+    import numpy as np
+
+    from benchmarks.resnet import session
+
+    stage = session(model)
+
+    async def run(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        async for data in requests:
+            (logits,) = stage.run(["logits1"], {"activation": np.frombuffer(data, np.float32)[None]})
+            yield logits.tobytes()
+
+    return run
+
+
+async def serve(port: int, model: str | None = None) -> None:
     """Serve until killed."""
     server = grpc.aio.server(options=_OPTIONS)
-    handler = grpc.stream_stream_rpc_method_handler(_echo)
+    handler = grpc.stream_stream_rpc_method_handler(_runner(model) if model else _echo)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Stream": handler}),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
@@ -73,6 +91,10 @@ class BareClient:
             taken.append(time.perf_counter_ns() - begin)
         return taken
 
+    def compute_us(self) -> float:
+        """What of it is computing: nothing that this end would know of."""
+        return 0.0
+
     async def close(self) -> None:
         """Close the channel."""
         self._call.cancel()
@@ -80,4 +102,4 @@ class BareClient:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), *sys.argv[2:]))
