@@ -7,6 +7,7 @@ in a thousand, so thresholds must have been calibrated through it. The package i
 from __future__ import annotations
 
 import importlib.util
+import sys
 from functools import cache
 from typing import Any
 
@@ -89,6 +90,14 @@ def require(precision: str) -> None:
 
 @cache
 def _core() -> Any:
-    import openvino
-
+    """OpenVINO's core. Its import would report to its makers; a tier talks to its neighbours only."""
+    package = "openvino_telemetry"
+    before = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]  # an import of it fails, and a stub takes its place
+    try:
+        import openvino
+    finally:
+        del sys.modules[package]
+        if before is not None:
+            sys.modules[package] = before
     return openvino.Core()

@@ -1,5 +1,6 @@
 """Runtimes by name: what is here, what is not, and one sentence about it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,24 @@ def test_openvino_computes_the_same(tmp_path: Path, name: str, close: float) -> 
         for number, wanted in enumerate(reference.logits(x_BD)):
             scale = max(1.0, np.abs(wanted).max())
             assert np.abs(live[f"logits{number}"] - wanted).max() <= close * scale
+
+
+@pytest.mark.openvino
+def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
+    """Its package for telemetry asks for a network address at import, and leaves an identifier in the home."""
+    write_skip(tmp_path / "skip")
+    script = (
+        "import os, socket, sys; from common.bundle import Bundle; from common.runtimes import runtime_named;"
+        "socket.getaddrinfo = lambda *args, **kwargs: os._exit(3);"
+        f"runtime_named('openvino')(Bundle({str(tmp_path / 'skip')!r}), 0, 1);"
+        "import openvino.tools.ovc.telemetry_utils as used;"
+        "sys.exit('openvino_telemetry' in sys.modules or 'stub' not in used.tm.__name__)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=root, env=os.environ | {"HOME": str(home)})
+    assert list(home.iterdir()) == []
 
 
 @pytest.mark.openvino
