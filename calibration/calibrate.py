@@ -32,6 +32,7 @@ def calibrate(
     criterion: str | None = None,
     target_drop: float | None = None,
     guarantee: GuaranteeSettings | None = None,
+    choose_codecs: bool = False,
     runtime: str = "onnxruntime",
     threads: int = 1,
     report: Callable[[str], None] = lambda text: None,
@@ -44,6 +45,7 @@ def calibrate(
         criterion: instead of the recipe's.
         target_drop: instead of the recipe's.
         guarantee: instead of the recipe's; None leaves it to the recipe.
+        choose_codecs: pick codecs anew even where the recipe fixes them.
         runtime: the stages' runtime; what is measured holds for it.
         threads: inside one runtime call.
         report: takes one line per step.
@@ -58,6 +60,8 @@ def calibrate(
     bundle = Bundle(bundle_dir)
     data = recipe_section(bundle, "data", DataSettings)
     cuts = recipe_section(bundle, "cuts", CutSettings)
+    if choose_codecs:
+        cuts = cuts.model_copy(update={"choose": True})
     settings = _settings(bundle, criterion, target_drop, guarantee)
     official = load_train(data, data_dir)
     _same_data(bundle, official)

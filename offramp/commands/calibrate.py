@@ -28,6 +28,9 @@ def calibrate(
     risk: RiskName = None,
     name: PointName = None,
     source: Source = None,
+    choose_codecs: Annotated[
+        bool, typer.Option("--choose-codecs", help="Pick each tensor's codec anew, whatever the recipe says.")
+    ] = False,
     runtime: Annotated[str, typer.Option(help="What runs the stages.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=1, max=256, help="Of the runtime.")] = 1,
     quiet: Quiet = False,
@@ -58,6 +61,7 @@ def calibrate(
             criterion=criterion,
             target_drop=target_drop,
             guarantee=guarantee,
+            choose_codecs=choose_codecs,
             runtime=runtime,
             threads=threads,
             report=report,

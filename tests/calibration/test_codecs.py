@@ -93,6 +93,14 @@ def test_calibration_writes_the_choice(tiny: Path, data: Path) -> None:
     assert sum(line.startswith("cut 0: h0 ") for line in said) == len(CODECS) + 1
 
 
+def test_the_caller_may_choose_where_the_recipe_does_not(tiny: Path, data: Path) -> None:
+    write_recipe(tiny, loss=0.05, drop=0.02)
+    calibrate(tiny, data)
+    assert Bundle(tiny).manifest.cuts[0][0].codec == "u8"
+    calibrate(tiny, data, choose_codecs=True)
+    assert Bundle(tiny).manifest.cuts[0][0].codec in ("u4", "u4c")
+
+
 def test_the_input_where_it_is_smaller(tiny: Path, data: Path) -> None:
     """64 bytes of noise against 32 uncoded floats."""
     document = json.loads((tiny / "manifest.json").read_text())
