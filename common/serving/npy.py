@@ -20,6 +20,7 @@ from common.serving.admission import shown
 from common.types import Array
 
 MAGIC = b"\x93NUMPY"
+_MAX_EXTENT = 1 << 40  # bytes; numpy refuses to shape what lies far beyond
 _MAX_HEAD = 4096
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
@@ -45,8 +46,8 @@ def read_npy(data: bytes, spec: TensorSpec, what: str = "The body") -> Array:
     except ValueError as error:
         raise Malformed(f"{what} is not an npy file that is accepted: {error}.", "bad_npy") from None
     needed = math.prod(shape) * dtype.itemsize
-    extent = math.prod(max(size, 1) for size in shape)  # a zero hides no other size
-    if needed != len(data) - start or extent > max(len(data), 1):
+    extent = math.prod(max(size, 1) for size in shape) * dtype.itemsize  # a zero hides no other size
+    if needed != len(data) - start or extent > _MAX_EXTENT:
         raise Malformed(
             f"{what} declares {shown(shape)} of {dtype}, {needed} bytes. It holds {len(data) - start}.", "bad_length"
         )
