@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from calibration.datasets import Examples
+from calibration.served import Served
 from common.bundle import Bundle
 from common.errors import BundleError, ConfigError
 from tests.synthetic import write_tiny
@@ -13,7 +16,7 @@ from tests.training.nets import write_recipe
 from training import build as module
 from training.build import build, train_weights
 from training.place import placed
-from training.recipe import load_recipe
+from training.recipe import Recipe, load_recipe
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mnist-lenet.yaml"
 
@@ -139,7 +142,7 @@ def test_a_wrong_model_is_one_sentence(tmp_path: Path, data: Path) -> None:
     path = write_recipe(tmp_path / "recipe.yaml")
     document = yaml.safe_load(path.read_text())
     for model, said in (
-        ({"factory": "lenet-9"}, r"model\.factory is 'lenet-9'\. It must be one of b-lenet, small"),
+        ({"factory": "lenet-9"}, r"model\.factory is 'lenet-9'\. It must be one of b-lenet, resnet, small"),
         ({"factory": "b-lenet", "options": {"depth": 3}}, r"model\.options do not fit b-lenet: .*depth"),
         ({"factory": "b-lenet", "options": {"stem": -1}}, r"model\.options do not fit b-lenet"),
         ({"factory": "b-lenet"}, r"exit_weights has 2 numbers\. The network has 3 exits"),
@@ -176,7 +179,26 @@ def test_the_shipped_recipe_is_the_shipped_bundles(shipped: Path = SHIPPED) -> N
     bundle.verify()
     source = load_recipe(shipped)
     assert bundle.manifest.provenance["recipe_sha256"] == source.sha256
-    assert bundle.manifest.provenance["recipe"] == source.recipe.model_dump(mode="json")
+    assert Recipe.model_validate(bundle.manifest.provenance["recipe"]) == source.recipe
     evaluation = json.loads((bundle.root / "evaluation.json").read_text())
     assert evaluation["digest"] == bundle.digest
     assert bundle.digest in (bundle.root / "README.md").read_text()
+
+
+def test_the_shipped_bundle_keeps_its_word() -> None:
+    """Accuracy and exit rates on the official test split, as recorded; the examples agree with them."""
+    root = SHIPPED.parents[1]
+    evaluation = json.loads((root / "bundles" / "mnist-lenet" / "evaluation.json").read_text())
+    default = evaluation["operating_points"]["default"]
+    assert evaluation["n"] == 10_000 and evaluation["exits"][-1]["accuracy"] >= 0.994
+    assert default["drop"] <= 0.001 and default["exit_rates"][0] >= 0.94 and min(default["exit_rates"]) > 0
+    assert all(entry["coded"] < entry["input_zlib"] for entry in evaluation["forwarded_bytes"])
+
+    paths = sorted((root / "examples" / "mnist").glob("*.png"))
+    images = np.stack([np.asarray(Image.open(path)) for path in paths])[:, None]
+    labels = np.array([int(path.stem.split("-")[1]) for path in paths])
+    assert [int(path.stem.split("-")[0]) for path in paths] == list(range(256))
+    bundle = Bundle(root / "bundles" / "mnist-lenet")
+    logits = Served(bundle).logits(Examples(inputs={"image": images}, labels_N=labels, sha256={}))
+    accuracy = [(one.argmax(axis=1) == labels).mean() for one in logits]
+    assert min(accuracy) >= 0.98 and accuracy[-1] >= 0.99
