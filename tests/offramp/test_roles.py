@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from common.errors import ConfigError
+from common.runtimes import openvino
 from common.serving.server import TierServer, describe
 from offramp.roles import compose
 from offramp.system import load_system
@@ -52,6 +53,17 @@ def test_openvino_by_name(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "stages 1..3 on openvino in float32" in server.summary()
     assert {info.runtime for info in describe(server.tier, server.config).stages} == {"openvino"}
     assert "runtime is openvino instead of onnxruntime" in caplog.text
+
+
+@pytest.mark.openvino
+def test_auto_keeps_to_the_precision_of_the_operating_point(root: Path) -> None:
+    if not openvino.supports("bfloat16"):
+        pytest.skip("this CPU has no bfloat16 instructions")
+    points = skip_manifest(skip_models(write_skip(root / "skip")[1].weights))["operating_points"]
+    points["default"]["configuration"] = {"runtime": "openvino", "precision": "bfloat16", "coded_cuts": []}
+    edit_manifest(root / "skip", operating_points=points)
+    assert "stages 1..3 on openvino in bfloat16" in composed(root, "cloud", runtime="auto").summary()
+    assert "in float32" in composed(root, "cloud", runtime="openvino").summary()
 
 
 def test_auto_is_a_choice_and_a_relay_loads_nothing(root: Path) -> None:
