@@ -54,7 +54,7 @@ def test_the_largest_batch_passes(bundle: Bundle) -> None:
 
 
 def messages_held() -> int:
-    return sum(isinstance(thing, pb.InferRequest) for thing in gc.get_objects())
+    return sum(type(thing) is pb.InferRequest for thing in gc.get_objects())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ async def test_counts_are_looked_at_first_and_nothing_is_kept(bundle: Bundle, me
                     await stub.Infer(message)
                 assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
                 del caught
-            assert messages_held() == before, "freed without a collection"
+            assert messages_held() <= before, "freed without a collection"
         finally:
             gc.enable()
 
