@@ -197,7 +197,7 @@ def test_the_shipped_bundle_keeps_its_word() -> None:
     paths = sorted((root / "examples" / "mnist").glob("*.png"))
     images = np.stack([np.asarray(Image.open(path)) for path in paths])[:, None]
     labels = np.array([int(path.stem.split("-")[1]) for path in paths])
-    assert [int(path.stem.split("-")[0]) for path in paths] == list(range(256))
+    assert [int(path.stem.split("-")[0]) for path in paths] == list(range(0, 39 * 256, 39))
     bundle = Bundle(root / "bundles" / "mnist-lenet")
     logits = Served(bundle).logits(Examples(inputs={"image": images}, labels_N=labels, sha256={}))
     accuracy = [(one.argmax(axis=1) == labels).mean() for one in logits]
