@@ -19,7 +19,7 @@ from benchmarks.paths import ROOT
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^:)]+)(?::(?P<line>\d+))?\)$")
 
 
-def sample(pid: int, seconds: float, *, native: bool = False) -> Counter[tuple[str, ...]]:
+def sample(pid: int, seconds: float) -> Counter[tuple[str, ...]]:
     """Stacks of a process, outermost function first, with the number of samples that showed them.
 
     Raises:
@@ -31,7 +31,8 @@ def sample(pid: int, seconds: float, *, native: bool = False) -> Counter[tuple[s
     out = ROOT / "build" / "bench" / f"stacks-{pid}.txt"
     out.parent.mkdir(parents=True, exist_ok=True)
     command = [spy, "record", "--pid", str(pid), "--duration", str(round(seconds)), "--rate", "500"]
-    command += ["--format", "raw", "--output", str(out), *(["--native"] if native else [])]
+    # Not stopped for each sample: a stop shows up at the next system call, and makes such calls look expensive.
+    command += ["--nonblocking", "--format", "raw", "--output", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"py-spy: {done.stderr.strip()[-300:]}")
