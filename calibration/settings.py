@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -45,6 +45,7 @@ class CutSettings(Strict):
     choose: bool = False  # let calibration pick codec and compression of each tensor, by bytes
     forward: Literal["activations", "auto"] = "activations"  # auto: the compressed input where that is smaller
     drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # most that a chosen code may cost the last exit's accuracy
+    changed: float = Field(default=0.005, ge=0.0, le=1.0)  # most rows whose last answer a chosen code may change
     loss: float = Field(
         default=0.001, ge=0.0
     )  # largest rise of any later exit's mean cross-entropy that a code may cost
@@ -53,7 +54,7 @@ class CutSettings(Strict):
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keys that came later are left out at their defaults: a bundle made anew keeps its digest."""
         full: dict[str, Any] = dump(self)
-        later = {"choose": False, "forward": "activations", "drop": 0.001}
+        later = {"choose": False, "forward": "activations", "drop": 0.001, "changed": 0.005}
         return {key: value for key, value in full.items() if key not in later or value != later[key]}
 
 
@@ -100,8 +101,9 @@ def parse_section(kind: type[Section], value: object, file: str) -> Section:
 def _nearest(kind: type[BaseModel], where: tuple[int | str, ...]) -> str:
     for part in where[:-1]:
         inner: Any = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        sections = [a for a in (inner, *get_args(inner)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not sections:
             return ""
-        kind = inner
+        kind = sections[0]
     near = difflib.get_close_matches(str(where[-1]), kind.model_fields, n=1, cutoff=0.4)
     return f" Did you mean {near[0]}?" if near else f" Valid keys: {', '.join(sorted(kind.model_fields))}."

@@ -5,9 +5,9 @@
     bundle = offramp.load_bundle("bundles/mnist-lenet")
     print(bundle.name, list(bundle.manifest.operating_points))
 
-load_bundle opens and verifies a bundle; calibrate and evaluate work on one. MultiExitNetwork, train and export
-make one; they need torch. A name is loaded when it is first used, so that importing offramp costs little and
-never imports torch by itself.
+load_bundle opens and verifies a bundle; calibrate and evaluate work on one. add_exits puts exits on a network of
+your own and makes it a MultiExitNetwork; train and export make a bundle of that; they need torch. A name is loaded
+when it is first used, so that importing offramp costs little and never imports torch by itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from calibration.calibrate import calibrate
     from calibration.evaluate import evaluate
     from offramp.bundles import load_bundle
+    from training.add_exits import add_exits
     from training.export import export
     from training.network import MultiExitNetwork
     from training.train import train
@@ -30,6 +31,7 @@ _HOME = Path(__file__).resolve().parent.parent
 _ROOMS = ("common", "protos", "device", "edge", "cloud", "calibration", "training")
 _NAMES = {  # public name -> module
     "MultiExitNetwork": "training.network",
+    "add_exits": "training.add_exits",
     "calibrate": "calibration.calibrate",
     "evaluate": "calibration.evaluate",
     "export": "training.export",
@@ -37,7 +39,7 @@ _NAMES = {  # public name -> module
     "train": "training.train",
 }
 
-__all__ = ["MultiExitNetwork", "calibrate", "evaluate", "export", "load_bundle", "train"]
+__all__ = ["MultiExitNetwork", "add_exits", "calibrate", "evaluate", "export", "load_bundle", "train"]
 
 
 def _foreign() -> str | None:

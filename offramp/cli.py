@@ -13,6 +13,7 @@ import typer
 from common.errors import ConfigError, OfframpError
 from offramp.commands.build import build, train
 from offramp.commands.calibrate import calibrate
+from offramp.commands.cuts import cuts
 from offramp.commands.evaluate import evaluate
 from offramp.commands.health import health
 from offramp.commands.inspect import inspect
@@ -37,6 +38,7 @@ EXAMPLES: dict[Callable[..., None], str] = {
     train: "offramp train recipes/mnist-lenet.yaml --out weights.npz",
     calibrate: "offramp calibrate bundles/mnist-lenet --target-drop 0.002",
     evaluate: "offramp evaluate bundles/mnist-lenet --plot accuracy.png",
+    cuts: "offramp cuts ./my_model.py:build --example 3x32x32",
     inspect: "offramp inspect bundles/mnist-lenet",
     serve: "offramp serve edge --config deploy/tiers.yaml",
     up: "offramp up --config deploy/tiers.yaml",

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 from common.errors import ConfigError
 from common.manifest import ImageSpec
 from training.assembly import Assembly, Nothing, assemble
 from training.body import OneTensor
-from training.capture import capture
 from training.choice import At, choose
 from training.cost import costs, dear_heads
-from training.cuts import Places, places_of
-from training.example import Given, example_of
+from training.cuts import Places, captured_with, places_of
+from training.example import Given, Shapes
 from training.heads import Activation, HeadSettings, TokenPool, make_head
 from training.layout import features_last
 from training.masks import Mask, buckets_for, find_mask
@@ -30,12 +30,13 @@ Heads = Head | Sequence[Head]
 
 
 def add_exits(
-    model: nn.Module,
-    example: Given,
+    model: nn.Module | ExportedProgram,
+    example: Given | None,
     at: At,
     *,
     head: Heads = "auto",
-    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    shapes: Shapes | None = None,
+    inputs: Sequence[str] | None = None,
     buckets: Mapping[str, Sequence[int]] | None = None,
     mask: str | None = None,
     classes: Sequence[str] | None = None,
@@ -49,13 +50,15 @@ def add_exits(
     does in training mode (batch norm, dropout).
 
     Args:
-        model: takes one or several tensors whose first axis is the row, and returns logits [B, K].
-        example: a batch that it takes; one tensor, several, or by argument name.
+        model: takes one or several tensors whose first axis is the row, and returns logits [B, K]. A module, or a
+            program of `torch.export`, which trains with its batch norms and dropouts.
+        example: a batch that it takes; one tensor, several, or by argument name. None for a program: it has one.
         at: names of cuts or modules and shares of the FLOPs (0..1), or the number of exits; see `offramp cuts`.
         head: kind of every exit head ("auto", "linear", "pool", "conv", "tokens") or its settings, or a list with
             one for each cut, where a module of your own may stand that makes logits of the activation.
         shapes: row shapes by input name, with a symbol such as "tokens" where rows differ in length; left out,
             see `training.example.example_of`.
+        inputs: names of the input tensors in forward's order, instead of its arguments'.
         buckets: lengths that rows are filled up to, by symbol; left out, doubling up to the longest row.
         mask: the input that tells real tokens from filling; left out, the only one that is bool or is called so.
         classes: names; left out, "0", "1", ...
@@ -68,9 +71,9 @@ def add_exits(
     Raises:
         ConfigError: when the network cannot be captured or cut there, or an argument does not fit it.
     """
-    rows = example_of(model, example, shapes)
-    count = _count_classes(check_runs(model, rows), classes)
-    places = places_of(capture(model, rows), max_tensors=max_tensors)
+    model, captured = captured_with(model, example, shapes, inputs)
+    count = _count_classes(check_runs(model, captured.example), classes)
+    places = places_of(captured, max_tensors=max_tensors)
     return build_exits(
         model,
         places,

@@ -14,6 +14,7 @@ from training.capture import Capture
 from training.cuts import Places
 from training.places import Cut
 from training.program import Program, as_it_trains, runs_once
+from training.program_capture import NO_TRAINING
 from training.slices import Slice, correspondence, graph_of, slice_of
 
 _SOFTMAXES = ("aten.softmax.int", "aten._softmax.default")
@@ -95,7 +96,8 @@ def assemble(places: Places, cuts: Sequence[Cut]) -> Assembly:
 def _training(captured: Capture, parts: Sequence[Part]) -> tuple[list[Slice], str]:
     """The same parts in the training capture, or in the serving one if need be, and then why."""
     if captured.train is None:
-        return _from_serving(captured.serve, parts), captured.no_train
+        reason = "" if captured.no_train == NO_TRAINING else captured.no_train
+        return _from_serving(captured.serve, parts), reason
     same = correspondence(captured.serve, captured.train)
     slices: list[Slice] = []
     done: set[fx.Node] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from calibration.datasets import Examples, divide, load_train
 from calibration.evaluate import evaluate
 from common.errors import ConfigError
 from training.export import export
-from training.models import make_network
+from training.keep import keep_as_asked, say_what_does_not_pay
+from training.models import make_network, model_file
 from training.network import MultiExitNetwork
 from training.place import placed
 from training.progress import progress
@@ -59,12 +61,15 @@ def build(
         if weights is None:
             network, history = _trained(source, official, threads, quiet)
         else:
-            network = make_network(source.recipe.model, source.recipe.training.seed)
+            network = make_network(source, official)
             history = load_weights(weights, network, source.recipe)
+        with progress("place exits", 0, quiet=quiet) as report:
+            network = keep_as_asked(network, source.recipe, official, report.line)
         provenance = _provenance(source, official, history)
         export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
         with progress("calibrate", 0, quiet=quiet) as report:
             calibrate(root, data_dir, report=report.line)
+            say_what_does_not_pay(network, root, source.recipe, official, report.line)
             return evaluate(root, data_dir, plot=root / "evaluation.png", write=True, report=report.line)
 
 
@@ -86,7 +91,7 @@ def train_weights(
 
 def _trained(source: RecipeFile, official: Examples, threads: int, quiet: bool) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
-    network = make_network(source.recipe.model, settings.seed)
+    network = make_network(source, official)
     splits = divide(official, source.recipe.data)
     steps = settings.epochs * (len(splits.train) // settings.batch_size)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
@@ -100,7 +105,7 @@ def _with_seed(source: RecipeFile, seed: int | None) -> RecipeFile:
     if seed < 0:
         raise ConfigError(f"The seed is {seed}. It must be a whole number from 0.")
     training = source.recipe.training.model_copy(update={"seed": seed})
-    return RecipeFile(recipe=source.recipe.model_copy(update={"training": training}), sha256=source.sha256)
+    return replace(source, recipe=source.recipe.model_copy(update={"training": training}))
 
 
 def _provenance(source: RecipeFile, official: Examples, history: History) -> dict[str, Any]:
@@ -114,6 +119,7 @@ def _provenance(source: RecipeFile, official: Examples, history: History) -> dic
     return {
         "recipe": source.recipe.model_dump(mode="json"),
         "recipe_sha256": source.sha256,
+        **model_file(source),
         "data": {"train_sha256": dict(official.sha256), "train_rows": len(official)},
         "versions": versions,
         "training": {

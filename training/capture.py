@@ -49,17 +49,17 @@ def capture(model: nn.Module, example: Example) -> Capture:
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
     serve = program_of(exported, example, "serve")
-    limits = _limits(exported, serve)
+    limits = limits_of(exported, serve)
     if serve.in_place:  # torch rewrites it, at the price of operators that are less like forward's
         with quiet():
             exported = export_in_mode(model, example, training=False).run_decompositions({})
         serve = program_of(exported, example, "serve")
-    tensors.update(_constants(exported, "serve"))
+    tensors.update(constants_of(exported, "serve"))
     train, reason = None, ""
     try:
         training = export_in_mode(model, example, training=True)
         train = program_of(training, example, "train")
-        tensors.update(_constants(training, "train"))
+        tensors.update(constants_of(training, "train"))
     except Exception as error:  # as above
         reason = first_line(error)
     if train is not None and train.in_place:
@@ -75,7 +75,8 @@ def capture(model: nn.Module, example: Example) -> Capture:
     )
 
 
-def _constants(exported: ExportedProgram, mode: str) -> dict[str, Tensor]:
+def constants_of(exported: ExportedProgram, mode: str) -> dict[str, Tensor]:
+    """Tensors that forward holds as they are, under the names that `program_of` gives them."""
     signature = exported.graph_signature
     names = {*signature.parameters, *signature.buffers}
     return {
@@ -85,7 +86,7 @@ def _constants(exported: ExportedProgram, mode: str) -> dict[str, Tensor]:
     }
 
 
-def _limits(exported: ExportedProgram, program: Program) -> dict[str, int]:
+def limits_of(exported: ExportedProgram, program: Program) -> dict[str, int]:
     """Upper ends of the symbols' ranges, where tracing found any."""
     found: dict[str, int] = {}
     for node in program.inputs.values():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.export import ExportedProgram
 
+from common.errors import ConfigError
 from training.capture import Capture, capture
-from training.example import Example
+from training.example import Given, Shapes, example_of
 from training.flow import Flow, flow_of
 from training.places import MAX_TENSORS, Closed, Cut, legal_cuts
+from training.program_capture import WholeProgram, capture_program
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,13 +31,24 @@ class Places:
         return sum(self.flow.flops)
 
 
-def find_places(model: nn.Module, example: Example, *, max_tensors: int = MAX_TENSORS) -> Places:
-    """Capture a network and find its legal cuts.
+def captured_with(
+    model: nn.Module | ExportedProgram,
+    example: Given | None,
+    shapes: Shapes | None = None,
+    inputs: Sequence[str] | None = None,
+) -> tuple[nn.Module, Capture]:
+    """A network as a module, and its capture.
 
     Raises:
-        ConfigError: when the network does not take the example, or cannot be captured.
+        ConfigError: when it does not take the example, or cannot be captured.
     """
-    return places_of(capture(model, example), max_tensors=max_tensors)
+    if isinstance(model, ExportedProgram):
+        captured = capture_program(model, inputs)
+        return WholeProgram(captured), captured
+    if example is None:
+        raise ConfigError("A network is captured with an example: a batch that it takes.")
+    found = example_of(model, example, shapes)
+    return model, capture(model, found if inputs is None else found.called(inputs))
 
 
 def places_of(captured: Capture, *, max_tensors: int = MAX_TENSORS) -> Places:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from common.errors import ConfigError
 from common.manifest import DTYPES, TensorSpec
 
 Shape = tuple[int | str, ...]
+Shapes = Mapping[str, Sequence[int | str]]
 Given = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 BATCH, TOKENS = "batch", "tokens"
@@ -29,23 +30,34 @@ class Example:
 
     tensors: Mapping[str, Tensor]  # [rows, ...] each, in forward's order
     shapes: Mapping[str, Shape]  # row shapes; symbols where rows may differ
-    by_name: bool  # whether forward takes them as keyword arguments
+    keywords: tuple[str, ...] = ()  # forward's names for them, where it takes keyword arguments
     guessed: bool = False  # whether symbols were put in without being asked for
 
     @property
     def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """Positional and keyword arguments for forward."""
-        return ((), dict(self.tensors)) if self.by_name else (tuple(self.tensors.values()), {})
+        values = tuple(self.tensors.values())
+        return ((), dict(zip(self.keywords, values, strict=True))) if self.keywords else (values, {})
+
+    def called(self, names: Sequence[str]) -> Example:
+        """The same example with other names for its tensors."""
+        if len(names) != len(self.tensors) or len(set(names)) != len(names):
+            raise ConfigError(f"inputs names {list(names)}. The network takes {len(self.tensors)} tensors.")
+        return replace(
+            self,
+            tensors=dict(zip(names, self.tensors.values(), strict=True)),
+            shapes=dict(zip(names, self.shapes.values(), strict=True)),
+        )
 
     def rows(self, count: int) -> Example:
         """The same example with another number of rows, by repetition."""
         tensors = {name: tensor[torch.arange(count) % len(tensor)] for name, tensor in self.tensors.items()}
-        return Example(tensors=tensors, shapes=self.shapes, by_name=self.by_name, guessed=self.guessed)
+        return replace(self, tensors=tensors)
 
     def fixed(self) -> Example:
         """The same example without symbols."""
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
-        return Example(tensors=self.tensors, shapes=shapes, by_name=self.by_name)
+        return replace(self, shapes=shapes, guessed=False)
 
     def shorter(self, sizes: Mapping[str, int]) -> Example:
         """The same rows, cut off at other sizes of the symbols."""
@@ -54,7 +66,7 @@ class Example:
             for axis, symbol in enumerate(shape, start=1):
                 if symbol in sizes:
                     tensors[name] = tensors[name].narrow(axis, 0, sizes[str(symbol)])
-        return Example(tensors=tensors, shapes=self.shapes, by_name=self.by_name, guessed=self.guessed)
+        return replace(self, tensors=tensors)
 
     def sizes(self) -> dict[str, int]:
         """What every symbol is in this batch."""
@@ -71,7 +83,7 @@ class Example:
         )
 
 
-def example_of(model: nn.Module, given: Given, shapes: Mapping[str, Sequence[int | str]] | None = None) -> Example:
+def example_of(model: nn.Module, given: Given, shapes: Shapes | None = None) -> Example:
     """Check an example and name its tensors after forward's arguments.
 
     Args:
@@ -83,7 +95,6 @@ def example_of(model: nn.Module, given: Given, shapes: Mapping[str, Sequence[int
     Raises:
         ConfigError: naming the tensor that is wrong and what is accepted.
     """
-    by_name = isinstance(given, Mapping)
     tensors = dict(given) if isinstance(given, Mapping) else _named(model, given)
     if not tensors:
         raise ConfigError("The example holds no tensor. It must hold one for each argument of forward.")
@@ -96,8 +107,8 @@ def example_of(model: nn.Module, given: Given, shapes: Mapping[str, Sequence[int
         )
     guessed = shapes is None
     found = _tokens(tensors) if shapes is None else _given(tensors, shapes)
-    example = Example(tensors=tensors, shapes=found, by_name=by_name, guessed=guessed)
-    return example.rows(ROWS)
+    keywords = tuple(tensors) if isinstance(given, Mapping) else ()
+    return Example(tensors=tensors, shapes=found, keywords=keywords, guessed=guessed).rows(ROWS)
 
 
 def _named(model: nn.Module, given: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:

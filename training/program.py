@@ -133,6 +133,15 @@ def in_training(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...
     return target, args
 
 
+def in_serving(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The operation that batch norm or dropout is while serving; any other is returned as it is."""
+    if target in _DROPOUTS:
+        return target, (*args[:2], False)
+    if target is aten.batch_norm.default:
+        return target, (*args[:5], args[3] is None, *args[6:])
+    return target, args
+
+
 def runs_once(node: fx.Node) -> bool:
     """Whether a second run would give another result or leave another state: random numbers, statistics."""
     batch_norms = (aten.batch_norm.default, aten.native_batch_norm.default)
@@ -141,10 +150,9 @@ def runs_once(node: fx.Node) -> bool:
 
 def _order(exported: ExportedProgram, example: Example) -> list[str]:
     """Names of the inputs in the order of the program's placeholders."""
-    if not example.by_name:
-        return list(example.tensors)
     spec: Any = exported.call_spec.in_spec
-    return list(spec.child(1).context)
+    names = dict(zip(example.keywords, example.tensors, strict=False))
+    return [names[keyword] for keyword in spec.child(1).context] if example.keywords else list(example.tensors)
 
 
 def _symbols(inputs: Mapping[str, fx.Node], example: Example) -> dict[Any, str]:

@@ -8,17 +8,59 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
 from common.errors import ConfigError
 
 
-class ModelSettings(Strict):
-    """Which network, and its options."""
+class Sparse(Strict):
+    """A section of which only what it says is written down, so that a new key leaves older recipes as they are."""
 
-    factory: str
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class ImageSettings(Strict):
+    """How a door turns an image file into the input; the size is the input's own."""
+
+    fit: Literal["exact", "stretch", "contain", "cover"] = "stretch"
+    invert: bool = False
+
+
+class ModelSettings(Sparse):
+    """Which network, and its options; `model: FACTORY` is short for the factory alone."""
+
+    factory: str  # one of `training.models.MODELS`, or a user's FILE.py:FUNCTION or FILE.pt2
     options: dict[str, Any] = Field(default_factory=dict)
+    # for a user's network and a backbone, which do not say it themselves
+    classes: list[str] | None = None  # names; left out, 0, 1, ...
+    mean: list[float] | None = None  # of bytes scaled to 0..1, per channel; left out, they are only scaled
+    std: list[float] | None = None
+    image: ImageSettings | None = None
+
+
+class HeadSection(Strict):
+    """An exit head; see `training.heads.HeadSettings`."""
+
+    kind: Literal["auto", "linear", "pool", "conv", "tokens"] = "auto"
+    cascade: bool = False
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    channels: int | None = Field(default=None, gt=0)
+    layers: int = Field(default=1, gt=0)
+    token: Literal["mean", "first"] = "mean"
+
+
+class ExitSettings(Strict):
+    """Where exits are put on a network that has none, and which; see `training.add_exits`."""
+
+    at: int | list[str | float] = 3  # number of exits, or names of cuts and shares of the FLOPs
+    head: HeadSection = HeadSection()
+    mask: str | None = None
+    buckets: dict[str, list[int]] | None = None
+    max_tensors: int = Field(default=8, gt=0)
+    keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`
 
 
 class AugmentSettings(Strict):
@@ -48,24 +90,38 @@ class TrainingSettings(Strict):
     augment: AugmentSettings = AugmentSettings()
 
 
-class Recipe(Strict):
+class Recipe(Sparse):
     """How a bundle is made, from data to thresholds."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     title: str = ""  # first line of the model card
     model: ModelSettings
+    exits: ExitSettings | None = None
     data: DataSettings
     training: TrainingSettings
     cuts: CutSettings = CutSettings()
     calibration: CalibrationSettings = CalibrationSettings()
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _factory_alone(cls, value: object) -> object:
+        return {"factory": value} if isinstance(value, str) else value
+
+    @field_validator("exits", mode="before")
+    @classmethod
+    def _head_alone(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("head"), str):
+            return {**value, "head": {"kind": value["head"]}}
+        return value
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFile:
-    """A recipe and the sha256 of the file it was read from."""
+    """A recipe, the sha256 of the file it was read from, and its folder, where relative paths start."""
 
     recipe: Recipe
     sha256: str
+    folder: Path
 
 
 def load_recipe(path: Path) -> RecipeFile:
@@ -82,4 +138,4 @@ def load_recipe(path: Path) -> RecipeFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     recipe = parse_section(Recipe, document, str(path))
-    return RecipeFile(recipe=recipe, sha256=hashlib.sha256(raw).hexdigest())
+    return RecipeFile(recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), folder=path.absolute().parent)

@@ -17,7 +17,7 @@ from training.example import BATCH, Example
 from training.flow import flow_of
 from training.places import MAX_TENSORS, legal_cuts
 from training.program import program_of
-from training.tracing import export_in_mode, first_line
+from training.tracing import export_in_mode, first_line, fixes_sizes
 
 _ON_DATA = ("data-dependent", "data dependent", ".numpy()", ".tolist()", "unbacked", "aten._local_scalar_dense")
 _OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -38,11 +38,11 @@ def _why(example: Example, error: Exception) -> str:
     text = str(error)
     if type(error).__name__ == "GuardOnDataDependentSymNode" or any(word in text for word in _ON_DATA):
         return "its forward branches on data or turns data into numbers"
-    if "Constraints violated" in text or "specialized" in text:
+    if fixes_sizes(error):
         symbols = [symbol for shape in example.shapes.values() for symbol in shape if isinstance(symbol, str)]
         fixed = BATCH if "size()[0]" in text or not symbols else symbols[0]
         what = "rows" if fixed == BATCH else fixed
-        return f"its forward fixes the number of {what}, which int(), range() or a plain number in view() do"
+        return f"its forward fixes the number of {what}, which len(), int(), range() or a plain number in view() do"
     return f"torch.export fails with {first_line(error).rstrip('.')!r}"
 
 

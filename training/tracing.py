@@ -48,13 +48,29 @@ def export_in_mode(model: nn.Module, example: Example, *, training: bool) -> Exp
     args, kwargs = example.arguments
     dynamic = {
         name: {0: Dim.DYNAMIC} | {k + 1: Dim.DYNAMIC for k, size in enumerate(shape) if isinstance(size, str)}
-        for name, shape in example.shapes.items()
+        for name, shape in zip(example.keywords or example.shapes, example.shapes.values(), strict=True)
     }
     shapes = (
-        dynamic if example.by_name else (tuple(dynamic.values()),) if _takes_any(model) else tuple(dynamic.values())
+        dynamic if example.keywords else (tuple(dynamic.values()),) if _takes_any(model) else tuple(dynamic.values())
     )
     with in_mode(model, training=training), quiet():
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        try:
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # whatever tracing meets
+            if not fixes_sizes(error):
+                raise
+            try:  # reading forward's bytecode is slower and takes fewer networks, but len() does not fix a size there
+                return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=True)
+            except Exception:  # no better: the first error says more
+                raise error from None
+
+
+def fixes_sizes(error: Exception) -> bool:
+    """Whether tracing failed because forward makes a plain number of a size that may differ."""
+    text = str(error)
+    return type(error).__name__ != "GuardOnDataDependentSymNode" and (
+        "Constraints violated" in text or "specialized" in text
+    )
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def load_weights(path: Path, network: MultiExitNetwork, recipe: Recipe) -> Histo
 def _shaping(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe the weights depend on."""
     document = recipe.model_dump(mode="json")
-    return {section: document[section] for section in ("model", "data", "training")}
+    return {section: document.get(section) for section in ("model", "exits", "data", "training")}
 
 
 def _history(document: dict[str, Any]) -> History:

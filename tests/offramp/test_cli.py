@@ -14,7 +14,7 @@ COMMANDS = sorted(command.__name__ for command in EXAMPLES)
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    wanted = ["build", "calibrate", "evaluate", "health", "inspect", "load", "predict", "serve", "train", "up"]
+    wanted = ["build", "calibrate", "cuts", "evaluate", "health", "inspect", "load", "predict", "serve", "train", "up"]
     assert wanted == COMMANDS
 
 

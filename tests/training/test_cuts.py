@@ -1,0 +1,304 @@
+"""Where networks can be cut, and what is said where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.errors import ConfigError
+from tests.training import zoo
+from tests.training.nets import shake
+from training.add_exits import add_exits
+from training.choice import choose
+from training.cuts import Places, captured_with, places_of
+from training.network import MultiExitNetwork
+from training.proof import chain
+
+
+def places(model: nn.Module, *shape: int, max_tensors: int = 8) -> Places:
+    return places_of(captured_with(model, torch.randn(2, *shape))[1], max_tensors=max_tensors)
+
+
+def equal(network: MultiExitNetwork, model: nn.Module, *shape: int) -> bool:
+    x = torch.randn(5, *shape)
+    with torch.inference_mode():
+        wanted, found = model.eval()(x), chain(network, {network.inputs[0].name: x})[-1]
+    return bool((wanted - found).abs().max() <= 1e-4 * max(1.0, float(wanted.abs().max())))
+
+
+def test_a_chain_of_layers_can_be_cut_behind_each() -> None:
+    """Behind pooling and activation, where the fewest bytes cross; never inside what costs nothing."""
+    torch.manual_seed(0)
+    model = zoo.AlexNet()
+    found = places(model, 3, 96, 96)
+    assert [cut.name for cut in found.cuts] == [
+        "features.0", "features.3", "features.6", "features.8", "features", "classifier.1", "classifier.4"
+    ]  # fmt: skip
+    assert [len(cut.tensors) for cut in found.cuts] == [1] * 7
+    assert [cut.tensors[0].shape for cut in found.cuts[:3]] == [(8, 11, 11), (12, 5, 5), (16, 5, 5)]
+    assert found.closed == ()
+    first = found.cuts[0]
+    assert first.flops_before == 2 * 23 * 23 * 8 * 3 * 121 and first.bytes == 8 * 11 * 11 * 4
+    assert first.parameters_before == 8 * (3 * 121 + 1)
+    whole = sum(p.numel() for p in model.parameters())
+    for cut in found.cuts:
+        assert cut.flops_before + cut.flops_after == found.flops
+        assert cut.parameters_before + cut.parameters_after == whole
+    assert "features.2" in first.also  # the pooling that ends there too
+
+
+def test_dense_connections_send_everything_that_is_read_later() -> None:
+    torch.manual_seed(0)
+    model = shake(zoo.DenseNet())
+    found = places(model, 3, 16, 16)
+    crossing = {cut.name: [tensor.shape for tensor in cut.tensors] for cut in found.cuts}
+    assert crossing["convs.0"] == [(8, 16, 16), (4, 16, 16)]
+    assert crossing["convs.1"] == [(8, 16, 16), (4, 16, 16), (4, 16, 16)]
+    assert crossing["transition"] == [(8, 8, 8)]
+    network = add_exits(model, torch.randn(1, 3, 16, 16), ["convs.0", "convs.1", "transition"])
+    assert network.crossing(1) == ("convs.0.tensor0", "convs.0.tensor1", "convs.1")  # two pass by
+    assert equal(network, model, 3, 16, 16)
+
+
+def test_a_u_shape_sends_every_level_that_is_read_on_the_way_up() -> None:
+    torch.manual_seed(0)
+    model = zoo.UNet()
+    found = places(model, 3, 16, 16)
+    assert [(cut.name, len(cut.tensors)) for cut in found.cuts] == [
+        ("down1", 1), ("down2", 2), ("middle", 2), ("up2", 1), ("up1", 1)
+    ]  # fmt: skip
+    network = add_exits(model, torch.randn(1, 3, 16, 16), ["down1", "down2", "middle"])
+    assert equal(network, model, 3, 16, 16)
+    few = places(model, 3, 16, 16, max_tensors=1)
+    assert [cut.name for cut in few.cuts] == ["down1", "up2", "up1"]
+    with pytest.raises(
+        ConfigError, match=r"cannot be cut at 'middle': 2 tensors .* nearest legal cut is '(down1|up2)'"
+    ):
+        choose(few, ["middle"])
+
+
+def test_weights_and_sizes_do_not_cross() -> None:
+    """Positions, a class token, sizes and masks are made anew where they are needed."""
+    torch.manual_seed(0)
+    ids, mask = torch.ones(2, 12, dtype=torch.int64), torch.ones(2, 12, dtype=torch.int64)
+    captured = captured_with(zoo.TextEncoder(depth=2), {"input_ids": ids, "attention_mask": mask})[1]
+    layer = next(cut for cut in places_of(captured).cuts if cut.name == "layers.0")
+    assert [(t.dtype, t.shape) for t in layer.tensors] == [("int64", ("tokens",)), ("float32", ("tokens", 24))]
+    assert layer.bytes == 12 * 8 + 12 * 24 * 4
+    vit = {cut.name: cut for cut in places(zoo.VisionTransformer(depth=2), 3, 16, 16).cuts}
+    assert [t.shape for t in vit["blocks.0"].tensors] == [(17, 24)]
+    assert [t.shape for t in vit["patches"].tensors] == [(24, 4, 4)]
+
+
+class Shared(nn.Module):
+    """One layer called three times, and a weight read at both ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.classify = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = torch.tanh(self.layer(x))
+        return self.classify(x @ self.layer.weight)
+
+
+def test_a_layer_that_is_called_again_has_a_cut_behind_every_call() -> None:
+    torch.manual_seed(0)
+    model = Shared()
+    found = places(model, 6)
+    assert [cut.name for cut in found.cuts] == ["layer", "layer@1", "layer@2", "matmul"]
+    assert [cut.parameters_before for cut in found.cuts] == [42, 42, 42, 42]
+    assert [cut.parameters_after for cut in found.cuts] == [63, 63, 57, 21]
+    network = add_exits(model, torch.randn(1, 6), ["layer", "layer@2"])
+    assert equal(network, model, 6)
+    assert len({id(p) for p in network.parameters()} & {id(p) for p in model.parameters()}) == 4
+
+
+class Recurrent(nn.Module):
+    """Convolutions, then a recurrent layer that starts with zeros for every row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 8, 3, padding=1)
+        self.rnn = nn.LSTM(8, 8, batch_first=True)
+        self.classify = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.rnn(torch.relu(self.conv(x)).transpose(1, 2))
+        return self.classify(x[:, -1])
+
+
+class InPlace(nn.Module):
+    """Writes into parts of tensors, and into views of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x[:, 0] = 0.5
+        half = x[:, 3:]
+        half.mul_(2)
+        x += 1
+        return self.c(torch.relu_(self.b(x)) + x)
+
+
+class NoGrad(InPlace):
+    """Runs a part without gradients, and starts from made tensors of the rows' number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.a(x)
+        ramp = torch.arange(6, device=x.device, dtype=x.dtype).expand(len(x), -1)
+        return self.c(self.b(x) * ramp + torch.zeros(len(x), 6, device=x.device))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "at"),
+    [(Recurrent, (3, 10), ["conv", "rnn"]), (InPlace, (6,), ["a", "b"]), (NoGrad, (6,), ["b"])],
+)
+@pytest.mark.filterwarnings("ignore:While training")
+def test_what_else_networks_do(make: Callable[[], nn.Module], shape: tuple[int, ...], at: list[str]) -> None:
+    torch.manual_seed(0)
+    model = make()
+    assert equal(add_exits(model, torch.randn(2, *shape), at), model, *shape)
+
+
+def test_what_training_does_beyond_serving_is_said() -> None:
+    with pytest.warns(UserWarning, match="While training, the network does what cannot be cut as it serves"):
+        add_exits(InPlace(), torch.randn(2, 6), ["a"])
+
+
+class Layers(nn.Module):
+    """Three layers, and what a test lets happen between the second and the third."""
+
+    def __init__(self, between: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.between(self.b(torch.relu(self.a(x)))))
+
+
+def _branch(x: Tensor) -> Tensor:
+    return x * 2 if x.sum() > 0 else x
+
+
+def _number(x: Tensor) -> Tensor:
+    return x * int(x.max())
+
+
+def _numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(x.detach().numpy())
+
+
+def _fixed(x: Tensor) -> Tensor:
+    return x.view(3, 6)
+
+
+@pytest.mark.parametrize(
+    ("between", "why", "place"),
+    [
+        (_branch, "branches on data", r" \(test_cuts.py, line \d+: `return x \* 2 if x.sum\(\) > 0 else x`\)"),
+        (_number, "turns data into numbers", r" \(test_cuts.py, line \d+: `return x \* int\(x.max\(\)\)`\)"),
+        (_numpy, "turns data into numbers", r" \(test_cuts.py, line \d+: .*numpy.*\)"),
+        (_fixed, "fixes the number of rows", ""),
+    ],
+)
+def test_what_cannot_be_captured_names_the_place_and_the_nearest_cut(
+    between: Callable[[Tensor], Any], why: str, place: str
+) -> None:
+    said = rf"cannot be cut into stages: .*{why}.*{place}\. The nearest legal cut in front of that is 'b'\.$"
+    with pytest.raises(ConfigError, match=said) as caught:
+        add_exits(Layers(between), torch.randn(2, 6), ["a"])
+    assert "\n" not in str(caught.value)
+
+
+def test_no_cut_lies_in_front_of_a_branch_at_the_start() -> None:
+    class Start(Layers):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(_branch(x))
+
+    with pytest.raises(ConfigError, match=r"No legal cut lies in front of that\.$"):
+        add_exits(Start(torch.relu), torch.randn(2, 6), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (["bb"], r"has no cut 'bb'\. The nearest name is 'b'"),
+        (["c"], r"at 'c' would leave nothing to compute behind it\. The nearest legal cut is 'b'"),
+        (["a", "a"], r"names the cut 'a' twice"),
+        ([], r"at is \[\]"),
+        (1, r"at is 1\. It must be a number of exits from 2 to 3"),
+        (9, r"at is 9\. It must be a number of exits from 2 to 3"),
+        ([1.0], r"at holds 1\.0\. A share of the FLOPs must lie between 0 and 1"),
+        ([True], r"at holds True"),
+        ([0.1, 0.2, 0.3], r"more exits than the network has legal cuts, 2"),
+    ],
+)
+def test_a_cut_that_is_not_there(at: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        add_exits(Layers(torch.relu), torch.randn(2, 6), at)
+    assert "\n" not in str(caught.value)
+
+
+def test_cuts_by_share_and_number_take_few_tensors_and_bytes() -> None:
+    torch.manual_seed(0)
+    found = places(zoo.MobileNetV2(repeats=2), 3, 32, 32)
+    for chosen in (choose(found, [0.3, 0.6]), choose(found, 3)):
+        assert all(len(cut.tensors) == 1 for cut in chosen)  # behind blocks, not beside a residual
+    near = choose(found, [0.5])[0]
+    assert abs(near.share - 0.5) <= 0.15
+    assert choose(found, 0.5) == choose(found, [0.5]) and choose(found, "features.3") == choose(found, ["features.3"])
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "said"),
+    [
+        (nn.Linear(6, 3), torch.randn(2, 7), r"does not take the example, input float32 \[3, 7\]: .*shapes"),
+        (nn.Linear(6, 3), torch.tensor(1.0), "has no axis"),
+        (nn.Linear(6, 3), [1], "is a int. It must be a tensor"),
+        (nn.Linear(6, 3), [], "holds no tensor"),
+        (nn.Linear(6, 3), {"x": torch.randn(2, 6)}, "does not take the example, x float32"),
+        (nn.Bilinear(2, 2, 3), (torch.randn(2, 2), torch.randn(3, 2)), r"have \[2, 3\] rows"),
+        (nn.Linear(6, 1), torch.randn(2, 6), r"returns float32 \[3, 1\]\. A classifier returns float logits"),
+        (nn.Conv2d(1, 2, 1), torch.randn(2, 1, 4, 4), r"returns float32 \[3, 2, 4, 4\]"),
+        (nn.LSTM(3, 3), torch.randn(2, 5, 3), "returns a tuple. It must return one tensor"),
+        (nn.Linear(6, 3), torch.randn(2, 6), "cannot be cut anywhere, since its work is in one operation"),
+    ],
+)
+def test_networks_and_examples_that_do_not_fit(model: nn.Module, example: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        add_exits(model, example, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_that_changes_from_run_to_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"differ from the network by .*random numbers"):
+        add_exits(Layers(lambda x: x + torch.rand(6)), torch.randn(2, 6), ["a"])
+
+
+def test_a_softmax_at_the_end_is_left_out_and_said() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3), nn.Softmax(dim=-1))
+    with pytest.warns(UserWarning, match="ends with a softmax, which is left out"):
+        network = add_exits(model, torch.randn(2, 6), 2)
+    x = torch.randn(4, 6)
+    assert torch.allclose(network(x)[-1].softmax(1), model(x), atol=1e-6)
+
+
+def test_the_networks_own_modes_and_statistics_stay_as_they_were() -> None:
+    model = zoo.SensorNet().train()
+    model.blocks[0].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    add_exits(model, torch.randn(2, 6, 64), 2)
+    assert model.training and not model.blocks[0].training and model.blocks[1].training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,0 +1,55 @@
+"""Keep the exits that a recipe asks for, and say which of them do not pay at the chosen operating point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from calibration.datasets import Examples, divide
+from common.bundle import Bundle
+from common.criteria import CRITERIA
+from training.network import MultiExitNetwork
+from training.placement import place_greedily, worth
+from training.prune import keep_exits, measure
+from training.recipe import Recipe
+
+Report = Callable[[str], None]
+
+
+def keep_as_asked(network: MultiExitNetwork, recipe: Recipe, official: Examples, report: Report) -> MultiExitNetwork:
+    """Leave out the exits that do not pay on the validation split, when the recipe says `exits.keep: greedy`."""
+    if recipe.exits is None or recipe.exits.keep == "all":
+        return network
+    rows = divide(official, recipe.data).validation
+    found = measure(network, rows.inputs, rows.labels_N, criterion=recipe.calibration.criterion)
+    placed = place_greedily(found, target_drop=recipe.calibration.target_drop)
+    names = ", ".join(map(str, placed.kept))
+    report(
+        f"kept exits {names} of 0 to {len(network.exits) - 1}: {placed.mean_flops:,.0f} FLOPs per row on the "
+        f"validation split, {found.costs.whole:,} without early exits"
+    )
+    return keep_exits(network, placed.kept)
+
+
+def say_what_does_not_pay(
+    network: MultiExitNetwork, root: Path, recipe: Recipe, official: Examples, report: Report
+) -> None:
+    """Report every early exit that costs more than it saves at the bundle's default operating point.
+
+    Args:
+        network: that the bundle was made of.
+        root: of the calibrated bundle.
+        recipe: says how the data are divided; the validation split is looked at.
+        official: the train split.
+        report: takes a line.
+    """
+    manifest = Bundle(root).manifest
+    point = manifest.operating_points["default"]
+    if point.criterion not in CRITERIA or len(network.exits) < 2:
+        return
+    rows = divide(official, recipe.data).validation
+    temperatures = [leave.temperature for leave in manifest.exits]
+    found = measure(network, rows.inputs, rows.labels_N, criterion=point.criterion, temperatures=temperatures)
+    for one in worth(found, point.thresholds):
+        if not one.pays:
+            report(f"{one} `exits.keep: greedy` leaves such exits out.")
