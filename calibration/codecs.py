@@ -41,7 +41,8 @@ class Cost:
 
     def within(self, allowed: CutSettings) -> bool:
         """Whether the recipe allows it."""
-        return self.rise <= allowed.loss and self.drop <= allowed.drop
+        changed = 1.0 - self.agreement
+        return self.rise <= allowed.loss and self.drop <= allowed.drop and changed <= allowed.changed + 1e-9
 
 
 def choose_cut(
@@ -94,7 +95,7 @@ class _Choice:
                 known[key] = self._cost(how, at, size)
             if known[key].within(self._allowed):
                 break
-        return min(known.values(), key=lambda cost: (not cost.within(self._allowed), cost.rise))
+        return min(known.values(), key=lambda cost: (not cost.within(self._allowed), -cost.agreement, cost.rise))
 
     def _cost(self, how: CutTensor, at: int, size: float) -> Cost:
         codes = [*self.codes[:at], how, *self.codes[at + 1 :]]

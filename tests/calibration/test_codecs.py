@@ -20,7 +20,7 @@ from common.wire.codecs import round_trip
 from tests.networks import WIDTH, write_skip
 from tests.synthetic import make_rows, recipe, write_tiny
 
-FREE = CutSettings(choose=True, loss=10.0, drop=0.5)
+FREE = CutSettings(choose=True, loss=10.0, drop=0.5, changed=1.0)
 STRICT = CutSettings(choose=True, loss=0.0, drop=0.0)
 
 
@@ -51,6 +51,17 @@ def test_a_strict_allowance_is_kept(tiny: Path) -> None:
     assert cut_bytes(live, [how]) > cut_bytes(live, free)
 
 
+def test_answers_that_may_change_are_bounded_by_themselves(tiny: Path) -> None:
+    """Where as many answers turn right as wrong, accuracy alone would not notice."""
+    served, live, labels = crossing(tiny)
+    plain = served.logits_from(1, live)[-1].argmax(1)
+    for changed in (0.0, 0.02):
+        allowed = CutSettings(choose=True, loss=10.0, drop=0.5, changed=changed)
+        (how,) = choose_cut(served, 0, live, labels, allowed, lambda line: None)
+        coded = served.logits_from(1, served.cross(0, live, [how]))[-1].argmax(1)
+        assert (coded != plain).mean() <= changed
+
+
 def test_the_allowance_holds_for_all_tensors_of_a_cut(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     served = Served(bundle)
@@ -58,7 +69,7 @@ def test_the_allowance_holds_for_all_tensors_of_a_cut(tmp_path: Path) -> None:
     live = {"x": x, **served.run_stage(0, {"x": x})}
     plain = served.logits_from(1, live)[-1]
     labels = plain.argmax(1)
-    allowed = CutSettings(choose=True, loss=1.0, drop=0.02)
+    allowed = CutSettings(choose=True, loss=1.0, drop=0.02, changed=1.0)
     codes = choose_cut(served, 0, live, labels, allowed, lambda line: None)
     assert [how.name for how in codes] == ["h0", "s"] and any(how.codec != "raw" for how in codes)
     coded = served.logits_from(1, served.cross(0, live, codes))[-1]
@@ -82,7 +93,7 @@ def write_recipe(root: Path, **cuts: Any) -> None:
 
 
 def test_calibration_writes_the_choice(tiny: Path, data: Path) -> None:
-    write_recipe(tiny, choose=True, loss=0.05, drop=0.02)
+    write_recipe(tiny, choose=True, loss=0.05, drop=0.02, changed=0.1)
     said: list[str] = []
     digest = calibrate(tiny, data, report=said.append)
     (how,) = Bundle(tiny, digest=digest).manifest.cuts[0]
@@ -94,7 +105,7 @@ def test_calibration_writes_the_choice(tiny: Path, data: Path) -> None:
 
 
 def test_the_caller_may_choose_where_the_recipe_does_not(tiny: Path, data: Path) -> None:
-    write_recipe(tiny, loss=0.05, drop=0.02)
+    write_recipe(tiny, loss=0.05, drop=0.02, changed=0.1)
     calibrate(tiny, data)
     assert Bundle(tiny).manifest.cuts[0][0].codec == "u8"
     calibrate(tiny, data, choose_codecs=True)
@@ -112,7 +123,7 @@ def test_the_input_where_it_is_smaller(tiny: Path, data: Path) -> None:
     manifest = Bundle(tiny, digest=digest).manifest
     assert manifest.input_cuts == {0} and [how.compression for how in manifest.codes(0)] == ["none"]
     assert "cut 0: the input travels instead, 64 bytes per row with none" in said
-    write_recipe(tiny, forward="auto", choose=True, loss=0.05, drop=0.02)
+    write_recipe(tiny, forward="auto", choose=True, loss=0.05, drop=0.02, changed=0.1)
     calibrate(tiny, data)
     assert Bundle(tiny).manifest.input_cuts == set(), "four bits are smaller again"
     write_recipe(tiny)
@@ -174,5 +185,5 @@ def test_four_bits_are_fitted_too(tmp_path: Path) -> None:
 def test_a_recipe_without_the_later_keys_is_recorded_as_before() -> None:
     """So that a bundle made anew by an old recipe keeps its digest."""
     assert CutSettings().model_dump() == {"codec": "u8", "compression": "zstd", "loss": 0.001}
-    settings = CutSettings(choose=True, forward="auto", drop=0.01)
+    settings = CutSettings(choose=True, forward="auto", drop=0.01, changed=0.1)
     assert CutSettings(**settings.model_dump()) == settings
