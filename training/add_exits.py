@@ -19,7 +19,7 @@ from training.cuts import Places, captured_with, places_of
 from training.example import Given, Shapes
 from training.heads import Activation, HeadSettings, TokenPool, make_head
 from training.layout import features_last
-from training.masks import Mask, buckets_for, find_mask
+from training.masks import Mask, buckets_for, computed_buckets, find_mask
 from training.network import MultiExitNetwork, StagePart
 from training.places import MAX_TENSORS, Cut
 from training.proof import check_equal
@@ -126,12 +126,13 @@ def build_exits(
         )
     )
     program = places.captured.serve
+    lengths = buckets_for(example, buckets, places.captured.limits)
     network = MultiExitNetwork(
         stages,
         inputs=example.specs(found.pads if found is not None else {}),
         classes=classes,
         image=image,
-        buckets=buckets_for(example, buckets, places.captured.limits),
+        buckets=lengths | computed_buckets(program, assembly.names, lengths),
         sample=example.tensors,
         shapes={name: program.row_shape(value) or () for value, name in assembly.names.items()},
     ).eval()
@@ -155,10 +156,12 @@ def _head(
     program = places.captured.serve
     shape = program.row_shape(value) or ()
     last = features_last(program, value)
-    masked = mask is not None and len(shape) == 2 and shape[0] in places.captured.example.shapes[mask.name]
+    tokens = shape[:1] if last else shape[1:]
+    masked = mask is not None and len(shape) == 2 and tokens == places.captured.example.shapes[mask.name]
     real = mask.real if mask is not None and masked else None
     made = make_head(settings, Activation(shape=shape, features_last=last, mask=real), classes)
-    if isinstance(made.features, TokenPool) and real is not None and mask is not None and not made.features.first:
+    made.to(value.meta["val"].dtype)
+    if isinstance(made.features, TokenPool) and masked and mask is not None and made.features.token != "first":
         reads.append(mask.name)
     if settings.cascade:
         reads.append(f"logits{number - 1}")
@@ -166,11 +169,14 @@ def _head(
 
 
 def _activation(places: Places, crossing: Sequence[fx.Node]) -> fx.Node:
-    """What an exit head reads of the tensors that cross: the one of floats that was made last."""
+    """What an exit head reads of the tensors that cross: of those of floats with the fewest axes, the last made.
+
+    Inside attention that is the stream, and not the queries or keys with their axis of heads.
+    """
     floats = [value for value in crossing if value.meta["val"].is_floating_point()]
     if not floats:
         raise ConfigError("No tensor of floats crosses the cut, so that no exit head can be put there.")
-    return max(floats, key=lambda value: places.flow.made[value])
+    return max(floats, key=lambda value: (-value.meta["val"].ndim, places.flow.made[value]))
 
 
 def _each(head: Heads, count: int) -> list[Head]:

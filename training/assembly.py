@@ -15,7 +15,7 @@ from training.cuts import Places
 from training.places import Cut
 from training.program import Program, as_it_trains, runs_once
 from training.program_capture import NO_TRAINING
-from training.slices import Slice, correspondence, graph_of, slice_of
+from training.slices import Slice, changed_weight, correspondence, graph_of, slice_of
 
 _SOFTMAXES = ("aten.softmax.int", "aten._softmax.default")
 _SOFTMAX = "The network ends with a softmax, which is left out: exits work with logits, and the softmax is theirs."
@@ -108,8 +108,9 @@ def _training(captured: Capture, parts: Sequence[Part]) -> tuple[list[Slice], st
             found = slice_of(captured.train, [same[v] for v in part.targets], [same[v] for v in part.given])
         except ConfigError:
             return _from_serving(captured.serve, parts), "other tensors cross there"
-        if any(runs_once(node) for node in done.intersection(found.nodes)):
-            return _from_serving(captured.serve, parts), "random numbers cross there"
+        twice = done.intersection(found.nodes)
+        if any(runs_once(node) or changed_weight(captured.train, node) is not None for node in twice):
+            return _from_serving(captured.serve, parts), "random numbers or a changed buffer cross there"
         done.update(found.nodes)
         slices.append(found)
     return slices, ""

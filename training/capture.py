@@ -16,8 +16,8 @@ from torch.export import ExportedProgram
 
 from training.example import Example
 from training.program import Program, program_of
-from training.refusal import refusal
-from training.tracing import check_runs, export_in_mode, first_line, quiet
+from training.refusal import refusal, why
+from training.tracing import check_runs, export_in_mode, quiet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ def capture(model: nn.Module, example: Example) -> Capture:
         train = program_of(training, example, "train")
         tensors.update(constants_of(training, "train"))
     except Exception as error:  # as above
-        reason = first_line(error)
+        reason = why(example, error)
     if train is not None and train.in_place:
         train, reason = None, "it changes a tensor through a view of it"
     return Capture(

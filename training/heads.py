@@ -4,7 +4,8 @@
 - pool: mixed max and average pooling with a learned mix, then one product (Kaya et al., "Shallow-Deep Networks",
   2019, section 4; the mix after Lee et al., "Generalizing Pooling Functions", 2016).
 - conv: convolutions in front of that (Teerapittayanon et al., "BranchyNet", 2016: early exits need more layers).
-- tokens: layer norm, the mean over the tokens that the mask keeps (or the first token), one product.
+- tokens: layer norm, then over the tokens that the mask keeps the mean, or the largest value of each feature, or the
+  first token alone; one product.
 
 Any of them may be cascaded: it also reads the logits of the exit before it, without sending gradients there
 (Wolczyk et al., "Zero Time Waste", 2021, section 3.1). Those logits then cross the cut, uncoded.
@@ -23,7 +24,13 @@ from torch import Tensor, nn
 
 from common.errors import ConfigError
 
+TOKENS = ("auto", "mean", "largest", "first")
 KINDS = ("auto", "linear", "pool", "conv", "tokens")
+_LAYERS: dict[int, tuple[Any, Any, Any, Any]] = {  # by the number of axes behind the channels
+    1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d),
+    2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d),
+    3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AvgPool3d),
+}
 _GRID = 4  # places per axis that are left after pooling, as in SDN
 
 
@@ -37,7 +44,7 @@ class HeadSettings:
 
     channels: int | None = None  # conv: of every convolution; left out: those of the activation
     layers: int = 1  # conv: how many convolutions
-    token: str = "mean"  # tokens: "mean" over all, or "first"
+    token: str = "auto"  # tokens: "mean" or "largest" of the real ones, or "first"; auto: the first that suits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +89,16 @@ class MixedPool(nn.Module):
     """`mix * max + (1 - mix) * mean` over windows, with a learned mix, one for all channels.
 
     Args:
-        sizes: of the axes that are pooled, one or two; each is left with about four places.
+        sizes: of the axes that are pooled, one to three; each is left with about four places.
     """
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
         kernel = tuple(max(size // _GRID, 1) for size in sizes)
         self.left = tuple(size // k for size, k in zip(sizes, kernel, strict=True))
-        one = len(sizes) == 1
-        self.largest: nn.Module = nn.MaxPool1d(kernel[0]) if one else nn.MaxPool2d(kernel)
-        self.mean: nn.Module = nn.AvgPool1d(kernel[0]) if one else nn.AvgPool2d(kernel)  # type: ignore[arg-type]
+        _, _, largest, mean = _LAYERS[len(sizes)]
+        self.largest: nn.Module = largest(kernel)
+        self.mean: nn.Module = mean(kernel)
         self.mix = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -101,28 +108,32 @@ class MixedPool(nn.Module):
 
 
 class TokenPool(nn.Module):
-    """Layer norm, then the mean of the real tokens, or the first token alone.
+    """Layer norm, then the mean or the largest values of the real tokens, or the first token alone.
 
     Args:
         width: features of a token, D.
-        token: "mean" or "first".
+        token: "mean", "largest" or "first".
         real: what the mask says of real tokens.
+        features_last: whether tokens come as [B, T, D], not [B, D, T].
     """
 
-    def __init__(self, width: int, token: str, *, real: bool = True) -> None:
+    def __init__(self, width: int, token: str, *, real: bool = True, features_last: bool = True) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.first = token == "first"
+        self.token = token
         self.real = real
+        self.features_last = features_last
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Return a vector [B, D]; several token axes, such as height and width, count as one."""
-        x_BTD = self.norm(x_BTD.flatten(1, -2))
-        if self.first:
+        x_BTD = self.norm(x_BTD.flatten(1, -2) if self.features_last else x_BTD.flatten(2).transpose(1, 2))
+        if self.token == "first":
             return x_BTD[:, 0]
         if mask_BT is None:
-            return x_BTD.mean(1)
+            return x_BTD.mean(1) if self.token == "mean" else x_BTD.amax(1)
         keep_BT1 = ((mask_BT != 0) == self.real).to(x_BTD.dtype).unsqueeze(-1)
+        if self.token == "largest":
+            return (x_BTD - (1.0 - keep_BT1) * 1e4).amax(1)
         return (x_BTD * keep_BT1).sum(1) / keep_BT1.sum(1).clamp(min=1.0)
 
 
@@ -140,8 +151,8 @@ def make_head(settings: HeadSettings, activation: Activation, classes: int) -> E
 def _kind(settings: HeadSettings, activation: Activation) -> str:
     if settings.kind not in KINDS:
         raise ConfigError(f"head.kind is {settings.kind!r}. It must be one of {', '.join(KINDS)}.")
-    if settings.token not in ("mean", "first"):
-        raise ConfigError(f"head.token is {settings.token!r}. It must be mean or first.")
+    if settings.token not in TOKENS:
+        raise ConfigError(f"head.token is {settings.token!r}. It must be one of {', '.join(TOKENS)}.")
     if settings.layers < 1 or (settings.channels is not None and settings.channels < 1):
         raise ConfigError("head.layers and head.channels must be whole numbers from 1.")
     if not 0.0 <= settings.dropout < 1.0:
@@ -158,7 +169,8 @@ def _suited(activation: Activation) -> str:
     """The kind for the shape: vectors are multiplied, images and series pooled, tokens averaged."""
     if len(activation.shape) == 1:
         return "linear"
-    return "tokens" if activation.features_last else "pool"
+    varying = any(isinstance(size, str) for size in activation.shape)
+    return "tokens" if activation.features_last or varying else "pool"
 
 
 def _sizes(activation: Activation, kind: str) -> tuple[int, ...]:
@@ -183,8 +195,7 @@ def _pool(settings: HeadSettings, activation: Activation) -> tuple[nn.Module, in
 def _conv(settings: HeadSettings, activation: Activation) -> tuple[nn.Module, int]:
     channels, *rest = _channels_first(activation, "conv")
     layers: list[nn.Module] = []
-    conv: Any = nn.Conv1d if len(rest) == 1 else nn.Conv2d
-    norm: Any = nn.BatchNorm1d if len(rest) == 1 else nn.BatchNorm2d
+    conv, norm = _LAYERS[len(rest)][:2]
     for _ in range(settings.layers):
         wide = settings.channels or channels
         layers += [conv(channels, wide, 3, stride=2, padding=1, bias=False), norm(wide), nn.ReLU()]
@@ -194,23 +205,30 @@ def _conv(settings: HeadSettings, activation: Activation) -> tuple[nn.Module, in
 
 
 def _tokens(settings: HeadSettings, activation: Activation) -> tuple[nn.Module, int]:
-    width = activation.shape[-1]
+    width = activation.shape[-1 if activation.features_last else 0]
     if len(activation.shape) < 2 or not isinstance(width, int):
-        raise ConfigError(f"A tokens head needs rows of shape [tokens, features], not {list(activation.shape)}.")
+        raise ConfigError(
+            f"A tokens head needs rows of shape [tokens, features] or [features, tokens], not {list(activation.shape)}."
+        )
     varying = any(isinstance(size, str) for size in activation.shape)
-    if varying and activation.mask is None and settings.token == "mean":
+    token = settings.token
+    if token == "auto":  # without a mask, what rows are filled up with must not drown the rest
+        unmasked = "first" if activation.features_last else "largest"
+        token = unmasked if varying and activation.mask is None else "mean"
+    if token == "mean" and varying and activation.mask is None:
         raise ConfigError(
             "A tokens head takes the mean over rows of different length only with a mask: name the input that is "
-            "one under mask, or set head.token to first."
+            "one under mask, or set head.token to first or largest."
         )
-    return TokenPool(width, settings.token, real=activation.mask is not False), width
+    real = activation.mask is not False
+    return TokenPool(width, token, real=real, features_last=activation.features_last), width
 
 
 def _channels_first(activation: Activation, kind: str) -> tuple[int, ...]:
     sizes = _sizes(activation, kind)
-    if len(sizes) not in (2, 3) or activation.features_last:
+    if len(sizes) not in (2, 3, 4) or activation.features_last:
         raise ConfigError(
-            f"A {kind} head needs rows of shape [channels, height, width] or [channels, length]. "
+            f"A {kind} head needs rows of shape [channels, height, width], [channels, length] or with three axes. "
             f"The activation has {list(activation.shape)}{' with its features last' * activation.features_last}."
         )
     return sizes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import fx
 
 from common.errors import ConfigError
 from training.example import Example
+from training.program import Program, is_tensor
 
 _SHORTEST = 8
 
@@ -76,4 +78,19 @@ def buckets_for(
         longest = limits.get(symbol, size)
         doubled = [_SHORTEST << k for k in range(longest.bit_length()) if _SHORTEST << k < longest]
         found.setdefault(symbol, (*doubled, longest))
+    return found
+
+
+def computed_buckets(
+    program: Program, values: Iterable[fx.Node], buckets: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    """What lengths become inside the network, such as half of them behind a convolution of stride 2, by symbol."""
+    found: dict[str, tuple[int, ...]] = {}
+    for value in values:
+        for size in value.meta["val"].shape[1:] if is_tensor(value) else ():
+            name = program.size(size)
+            if isinstance(name, str) and name not in buckets:
+                (symbol,) = size.node.expr.free_symbols
+                lengths = buckets[program.symbols[symbol]]
+                found[name] = tuple(dict.fromkeys(int(size.node.expr.subs({symbol: n})) for n in lengths))
     return found

@@ -25,6 +25,7 @@ _SAME_OVERLOAD = {aten.bernoulli_.float: aten.bernoulli.p}  # in place -> not, w
 _HANDS_ON = {aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.clone.default}
 _HANDS_ON |= {aten.contiguous.default}
 _ONLY_SERVING = {aten.detach.default, aten.to.dtype}  # hand a value on while serving, not while training
+_MOMENTUM = 0.1  # of a batch norm that keeps a plain average, whose serving operation says 0
 _DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 _DROPOUTS |= {aten.feature_alpha_dropout.default}
 
@@ -127,9 +128,9 @@ def in_training(target: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...
     if target in _DROPOUTS:
         return target, (*args[:2], True)
     if target is aten.batch_norm.default and args[3] is not None:
-        return target, (*args[:5], True, *args[6:])
+        return target, (*args[:5], True, args[6] or _MOMENTUM, *args[7:])
     if target is aten._native_batch_norm_legit_no_training.default:
-        return aten.native_batch_norm.default, (*args[:5], True, *args[5:])
+        return aten.native_batch_norm.default, (*args[:5], True, args[5] or _MOMENTUM, *args[6:])
     return target, args
 
 

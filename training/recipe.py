@@ -49,7 +49,7 @@ class HeadSection(Strict):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     channels: int | None = Field(default=None, gt=0)
     layers: int = Field(default=1, gt=0)
-    token: Literal["mean", "first"] = "mean"
+    token: Literal["auto", "mean", "largest", "first"] = "auto"
 
 
 class ExitSettings(Strict):

@@ -31,10 +31,11 @@ def refusal(model: nn.Module, example: Example, error: Exception) -> ConfigError
     calls = _finished(model, example)
     front = _longest_front(model, example, calls)
     known = f"The nearest legal cut in front of that is {front!r}." if front else "No legal cut lies in front of that."
-    return ConfigError(f"The network cannot be cut into stages: {_why(example, error)}{_where(error)}. {known}")
+    return ConfigError(f"The network cannot be cut into stages: {why(example, error)}{_where(error)}. {known}")
 
 
-def _why(example: Example, error: Exception) -> str:
+def why(example: Example, error: Exception) -> str:
+    """What of forward made `torch.export` fail, as a part of a sentence."""
     text = str(error)
     if type(error).__name__ == "GuardOnDataDependentSymNode" or any(word in text for word in _ON_DATA):
         return "its forward branches on data or turns data into numbers"
@@ -42,7 +43,8 @@ def _why(example: Example, error: Exception) -> str:
         symbols = [symbol for shape in example.shapes.values() for symbol in shape if isinstance(symbol, str)]
         fixed = BATCH if "size()[0]" in text or not symbols else symbols[0]
         what = "rows" if fixed == BATCH else fixed
-        return f"its forward fixes the number of {what}, which len(), int(), range() or a plain number in view() do"
+        causes = "len(), int(), range(), a plain number in view() or max_pool1d"
+        return f"its forward fixes the number of {what}, which {causes} do"
     return f"torch.export fails with {first_line(error).rstrip('.')!r}"
 
 

@@ -60,21 +60,22 @@ def slice_of(program: Program, targets: Sequence[fx.Node], given: Sequence[fx.No
     """
     found: set[fx.Node] = set()
     reads: set[fx.Node] = set()
+    effects = {node for node in program.nodes if changed_weight(program, node) is not None}
     pending = [program.value(target) for target in targets]
     while pending:
         value = pending.pop()
         if value in given:
             reads.add(value)
         elif value in program.weights or value in found or _is_size(program, value):
-            continue
+            pass
         elif value in program.inputs.values():
             raise ConfigError(f"The part behind a cut needs the input {value.name!r}, which does not cross it.")
         else:
             found.add(value)
             pending.extend(program.arguments(value))
-    modules = {modules_of(node) for node in found}
-    effects = {node for node in program.nodes if _counts_batches(program, node) and modules_of(node) in modules}
-    nodes = tuple(node for node in program.nodes if node in found or node in effects)
+        if not pending:
+            pending.extend(_effects_of(program, found, effects - found))
+    nodes = tuple(node for node in program.nodes if node in found)
     ordered = tuple(value for value in given if value in reads)
     return Slice(program=program, reads=ordered, targets=tuple(map(program.value, targets)), nodes=nodes)
 
@@ -192,9 +193,24 @@ def _is_size(program: Program, node: fx.Node) -> bool:
     return bool(number.node.expr.free_symbols <= set(program.symbols))
 
 
-def _counts_batches(program: Program, node: fx.Node) -> bool:
-    """Whether a node counts the batches of a batch norm: it changes a buffer, and nobody reads what it returns."""
-    return node.target is aten.add_.Tensor and node.args[0] in program.weights and not node.users
+def changed_weight(program: Program, node: fx.Node) -> fx.Node | None:
+    """The buffer that an operation changes in place, such as a count of batches, or None."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return None
+    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+    for argument in schema.arguments:
+        value = given.get(argument.name)
+        if argument.alias_info is not None and argument.alias_info.is_write and value in program.weights:
+            return value
+    return None
+
+
+def _effects_of(program: Program, found: set[fx.Node], effects: set[fx.Node]) -> list[fx.Node]:
+    """Operations that change a buffer which `found` reads, or that belong to a module of which `found` runs a part."""
+    read = {value for node in found for value in program.arguments(node)}
+    modules = {modules_of(node) for node in found} - {()}
+    return [n for n in effects if changed_weight(program, n) in read or modules_of(n) in modules]
 
 
 def correspondence(one: Program, other: Program) -> Mapping[fx.Node, fx.Node]:

@@ -35,10 +35,15 @@ def check_names(stage: Stage, inputs: Collection[str], outputs: Collection[str])
 
 
 def zeros(manifest: Manifest, stage: int, rows: int) -> Tensors:
-    """A batch of zeros for a stage; symbolic sizes take their smallest bucket."""
+    """A batch of zeros for a stage; symbolic sizes take their smallest bucket.
+
+    Whole numbers of a symbolic size (token ids, masks) are 1 where rows are filled up with 0: no row may consist of
+    filling alone.
+    """
     found: Tensors = {}
     for name in manifest.stages[stage].reads:
         spec = manifest.tensors[name]
         sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
-        found[name] = np.zeros((rows, *sizes), spec.dtype)
+        tokens = bool(spec.symbols) and np.dtype(spec.dtype).kind in "iub"
+        found[name] = np.full((rows, *sizes), int(tokens and spec.pad == 0), spec.dtype)
     return found

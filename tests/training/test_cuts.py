@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,32 @@ def test_what_else_networks_do(make: Callable[[], nn.Module], shape: tuple[int, 
     assert equal(add_exits(model, torch.randn(2, *shape), at), model, *shape)
 
 
+class Normalised(nn.Module):
+    """Weights that are computed anew in every forward; one keeps an estimate in buffers while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+        self.b = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))
+        self.c = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def test_buffers_that_training_changes_are_changed_as_in_the_network() -> None:
+    torch.manual_seed(0)
+    whole = Normalised()
+    network = add_exits(copy.deepcopy(whole), torch.randn(2, 6), ["a", "b"])
+    x = torch.randn(4, 6)
+    for _ in range(3):
+        wanted, found = whole.train()(x), network.train()(x)[-1]
+    assert torch.allclose(wanted, found, atol=1e-6)
+    buffers = {name.partition("tensors.")[2]: tensor for name, tensor in network.named_buffers()}
+    assert len(list(whole.named_buffers())) == 2
+    assert all(torch.allclose(buffers[name], tensor, atol=1e-6) for name, tensor in whole.named_buffers())
+
+
 def test_what_training_does_beyond_serving_is_said() -> None:
     with pytest.warns(UserWarning, match="While training, the network does what cannot be cut as it serves"):
         add_exits(InPlace(), torch.randn(2, 6), ["a"])
@@ -302,3 +329,59 @@ def test_the_networks_own_modes_and_statistics_stay_as_they_were() -> None:
     add_exits(model, torch.randn(2, 6, 64), 2)
     assert model.training and not model.blocks[0].training and model.blocks[1].training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Series(nn.Module):
+    """Convolutions that halve the length twice, over windows of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(6, 8, 4, 2, 1), nn.Conv1d(8, 12, 4, 2, 1)
+        self.c = nn.Linear(12, 3)
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(window)))).mean(-1))
+
+
+def test_rows_of_any_length_and_what_becomes_of_their_length_inside() -> None:
+    torch.manual_seed(0)
+    model, shapes = Series().eval(), {"window": [6, "samples"]}
+    network = add_exits(model, torch.randn(1, 6, 32), ["a", "b"], shapes=shapes, buckets={"samples": [16, 32]})
+    assert network.row_shape("a", torch.zeros(1)) == (8, "samples__2")
+    assert network.buckets == {"samples": (16, 32), "samples__2": (8, 16)}
+    for length in (16, 22, 32):
+        x = torch.randn(3, 6, length)
+        with torch.inference_mode():
+            assert torch.allclose(chain(network, {"window": x})[-1], model(x), atol=1e-6)
+    for given, said in (
+        ({"samples": [64, 32]}, "It must be whole numbers in rising order"),
+        ({"tokens": [32]}, "buckets names 'tokens'. The inputs have samples"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            add_exits(model, torch.randn(1, 6, 32), ["a"], shapes=shapes, buckets=given)
+    for wrong, said in (
+        ({"x": [6, "samples"]}, "shapes names 'x'"),
+        ({"window": ["samples"]}, "gives 'window' the row shape"),
+        ({"window": [7, "samples"]}, "gives 'window' the row shape"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            add_exits(model, torch.randn(1, 6, 32), ["a"], shapes=wrong)
+
+
+def test_a_mask_must_mark_the_first_token() -> None:
+    ids, mask = torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.int64)
+    mask[1, 0] = 0
+    with pytest.raises(ConfigError, match="says different things of the first token"):
+        add_exits(zoo.TextEncoder(depth=1), {"input_ids": ids, "attention_mask": mask}, ["layers.0.output"])
+    with pytest.raises(ConfigError, match=r"mask is 'masks'\. It must be an input of shape"):
+        add_exits(
+            zoo.TextEncoder(depth=1), {"input_ids": ids, "attention_mask": ids}, ["layers.0.output"], mask="masks"
+        )
+
+
+def test_tensors_that_are_made_on_the_way_follow_the_data_to_another_device() -> None:
+    inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    network = add_exits(zoo.TextEncoder(depth=1), inputs, ["layers.0.output"]).to("meta")
+    for mode in (True, False):
+        logits = network.train(mode)(*(tensor.to("meta") for tensor in network.example()))
+        assert {one.device.type for one in logits} == {"meta"}

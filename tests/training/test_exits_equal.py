@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from calibration.served import Served
 from calibration.settings import CutSettings
 from common.bundle import Bundle
+from common.runtimes.runner import zeros
+from common.serving.batcher import RunCost
+from common.serving.stages import load_stages, warm_up
 from tests.training import zoo
 from tests.training.nets import shake
 from training.add_exits import add_exits
@@ -155,6 +158,14 @@ def test_what_rows_are_filled_up_with_changes_nothing(cut: Cut, bundle: Bundle) 
     served = Served(bundle)
     for short, long in zip(served.logits_from(0, inputs), served.logits_from(0, filled), strict=True):
         assert gap(short, long) <= 1
+
+
+def test_a_tier_starts_with_it(bundle: Bundle) -> None:
+    count = len(bundle.manifest.stages)
+    runners = load_stages(bundle, start=0, stop=count, runtime="onnxruntime", threads=1)
+    warm_up(bundle.manifest, runners, {stage: RunCost() for stage in runners})
+    if "attention_mask" in bundle.manifest.inputs:  # its trial rows are not filling alone
+        assert zeros(bundle.manifest, 0, 2)["attention_mask"].tolist() == [[1] * 8] * 2
 
 
 RUN = """

@@ -142,6 +142,9 @@ def test_a_head_dearer_than_going_on_is_said() -> None:
         (HeadSettings(kind="conv", layers=2, channels=6), Activation(shape=(4, 9, 9), features_last=False), "Conv2d"),
         (HeadSettings(kind="conv", cascade=True, dropout=0.5), Activation(shape=(4, 9), features_last=False), "Conv1d"),
         (HeadSettings(kind="tokens", token="first"), Activation(shape=("tokens", 8), features_last=True), "TokenPool"),
+        (HeadSettings(), Activation(shape=("tokens", 8), features_last=True), "TokenPool"),
+        (HeadSettings(), Activation(shape=(8, "tokens"), features_last=False), "TokenPool"),
+        (HeadSettings(), Activation(shape=(4, 5, 6, 7), features_last=False), "MixedPool"),
     ],
 )
 def test_heads_by_shape(settings: HeadSettings, activation: Activation, inner: str) -> None:
@@ -172,6 +175,9 @@ def test_filling_is_left_out_of_the_mean_whatever_the_mask_calls_it(real: bool) 
     wanted = torch.stack([pool.norm(x)[0, :3].mean(0), pool.norm(x)[1, 0]])
     assert torch.allclose(pool(x, mask), wanted, atol=1e-6)
     assert torch.isfinite(pool(x, torch.full_like(mask, not real))).all()  # nothing but filling
+    largest = TokenPool(4, "largest", real=real, features_last=False)
+    wanted = torch.stack([largest.norm(x)[0, :3].amax(0), largest.norm(x)[1, 0]])
+    assert torch.allclose(largest(x.transpose(1, 2), mask), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,7 @@ def test_filling_is_left_out_of_the_mean_whatever_the_mask_calls_it(real: bool) 
         (HeadSettings(kind="pool"), (9,), "A pool head needs rows of shape"),
         (HeadSettings(kind="tokens"), (9,), "A tokens head needs rows of shape"),
         (HeadSettings(kind="linear"), ("tokens", 4), "A linear head needs rows of one size"),
-        (HeadSettings(kind="tokens"), ("tokens", 4), "only with a mask"),
+        (HeadSettings(kind="tokens", token="mean"), ("tokens", 4), "only with a mask"),
         (HeadSettings(kind="linear", channels=4), (9,), "head.channels has no effect on a head of kind linear"),
         (HeadSettings(layers=2), (9,), "head.layers has no effect on a head of kind linear"),
         (HeadSettings(kind="conv", layers=0), (9, 9, 9), "must be whole numbers from 1"),
