@@ -86,7 +86,7 @@ class TrainingSettings(Strict):
     distillation_temperature: float = Field(2.0, gt=0.0)
     rate_penalty: float = Field(default=0.0, ge=0.0)  # weight of the bits that crossing activations take
     patience: int | None = Field(default=None, gt=0)  # stop after so many epochs without a better one
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; see `training.precision`
     augment: AugmentSettings = AugmentSettings()
 
 

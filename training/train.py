@@ -22,6 +22,7 @@ from common.types import Array
 from training.augment import Distortion
 from training.losses import exit_losses, joint_loss
 from training.network import MultiExitNetwork
+from training.precision import Precision, chosen
 from training.progress import Reporter
 from training.recipe import TrainingSettings
 
@@ -67,13 +68,15 @@ def train(
         optimizer, settings.learning_rate, total_steps=steps * settings.epochs
     )
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = chosen(settings.precision, network)
+    report.line(f"training in {precision}, {threads} {'thread' if threads == 1 else 'threads'}")
     epochs: list[Epoch] = []
     best, best_weights = None, {}
     for number in range(1, settings.epochs + 1):
         started = time.monotonic()
         network.train()
         for inputs, labels_B in _batches(network, train_split, settings, generator):
-            loss = _loss(network, inputs, labels_B, settings)
+            loss = _loss(network, inputs, labels_B, settings, precision)
             if not torch.isfinite(loss):
                 raise ConfigError(f"The loss became {loss.item()} in epoch {number}: lower training.learning_rate.")
             optimizer.zero_grad(set_to_none=True)
@@ -111,9 +114,13 @@ def validate(network: MultiExitNetwork, split: Examples, settings: TrainingSetti
 
 
 def _loss(
-    network: MultiExitNetwork, inputs: tuple[Tensor, ...], labels_B: Tensor, settings: TrainingSettings
+    network: MultiExitNetwork,
+    inputs: tuple[Tensor, ...],
+    labels_B: Tensor,
+    settings: TrainingSettings,
+    precision: Precision,
 ) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         logits, crossing = network.forward_with_crossing(*inputs)
     return joint_loss(logits, labels_B, crossing, settings)
 

@@ -51,6 +51,14 @@ def test_a_seed_fixes_everything(splits: Splits) -> None:
     assert not all(torch.equal(value, weights[2][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
+def test_weights_stay_float32_and_in_order(splits: Splits, precision: str) -> None:
+    network, _ = _train(splits, epochs=1, precision=precision)
+    values = network.state_dict().values()
+    assert {value.dtype for value in values if value.is_floating_point()} == {torch.float32}
+    assert all(value.is_contiguous() for value in values)
+
+
 def test_keeps_the_best_epoch_by_validation(splits: Splits) -> None:
     settings = _settings(epochs=4)
     network, history = _train(splits, epochs=4)
