@@ -51,7 +51,7 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
         buckets=exits.buckets,
         mask=exits.mask,
         inputs=tuple(rows),
-        classes=settings.classes,
+        classes=settings.classes or data.classes or None,
         image=_image(rows, settings),
         max_tensors=exits.max_tensors,
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.idx import find_idx, read_idx
+from calibration.data.idx import find_idx, read_idx
 from common.errors import ConfigError
 from tests.synthetic import write_idx
 
