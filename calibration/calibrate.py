@@ -69,14 +69,14 @@ def calibrate(
     served = Served(bundle, runtime=runtime, threads=threads)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
-    tune = served.logits(splits.tune)
-    temperatures = [fit_temperature(logits_NC, splits.tune.labels_N) for logits_NC in tune]
+    tune = served.says(splits.tune)
+    temperatures = [fit_temperature(logits_NC, splits.tune.labels_N) for logits_NC in tune.logits]
     report("temperatures " + " ".join(f"{t:.3f}" for t in temperatures))
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 
-    seen = Split(examples=splits.tune, logits=tune)
-    held_out = Split(examples=splits.calibration, logits=served.logits(splits.calibration))
+    seen = Split(examples=splits.tune, said=tune)
+    held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
     points = _points(served, seen, held_out, settings, report)
     if settings.guarantee is not None:
         rule = criterion_named(settings.criterion)
@@ -149,10 +149,10 @@ def _points(
     criterion = criterion_named(settings.criterion)
     flops_E = exit_flops(served.manifest)
     labels_N = calibration.examples.labels_N
-    scores = ExitScores.of(calibration.logits, served.manifest, criterion)
+    scores = ExitScores.of(calibration.said, served.manifest, criterion)
     chosen = choose(
         criterion,
-        ExitScores.of(tune.logits, served.manifest, criterion),
+        ExitScores.of(tune.said, served.manifest, criterion),
         scores,
         labels_N,
         flops_E,

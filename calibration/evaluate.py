@@ -15,7 +15,7 @@ from calibration.document import recipe_section
 from calibration.guarantee import Split, kept
 from calibration.latency import measure_latency
 from calibration.plot import draw
-from calibration.served import Served
+from calibration.served import Said, Served
 from calibration.settings import DataSettings
 from calibration.sizes import forwarded_bytes
 from calibration.sweep import sweep
@@ -59,7 +59,8 @@ def evaluate(
     test = load_test(recipe_section(bundle, "data", DataSettings), data_dir)
     point = bundle.manifest.operating_points["default"]
     served = Served(bundle, runtime=runtime or configured(point.configuration))
-    logits = served.logits(test)
+    said = served.says(test)
+    logits = list(said.logits)
     flops_E = exit_flops(bundle.manifest)
     result: dict[str, Any] = {
         "bundle": bundle.manifest.name,
@@ -69,12 +70,12 @@ def evaluate(
         "data_sha256": dict(test.sha256),
         "configuration": served.configuration(),
         "exits": _exits(logits, test.labels_N, flops_E),
-        "operating_points": _points(bundle, logits, test.labels_N, flops_E),
-        "forwarded_bytes": forwarded_bytes(served, test, _taken(bundle, logits)),
+        "operating_points": _points(bundle, said, test.labels_N, flops_E),
+        "forwarded_bytes": forwarded_bytes(served, test, _taken(bundle, said)),
     }
     if latency_rows:
         result["latency"] = measure_latency(served, test, latency_rows)
-    if guarantees := kept(served, Split(examples=test, logits=logits)):
+    if guarantees := kept(served, Split(examples=test, said=said)):
         result["guarantees"] = guarantees
     for name, point in result["operating_points"].items():
         rates = " / ".join(f"{100 * rate:.1f}" for rate in point["exit_rates"])
@@ -83,7 +84,7 @@ def evaluate(
             f"{point['mean_flops'] / 1e6:.2f} MFLOPs"
         )
     if plot is not None:
-        draw(result, sweep(bundle.manifest, logits, test.labels_N), plot)
+        draw(result, sweep(bundle.manifest, said, test.labels_N), plot)
     if write:
         _write(bundle.root / "evaluation.json", json.dumps(result, indent=1) + "\n")
         _write(bundle.root / "README.md", model_card(bundle, result))
@@ -98,12 +99,12 @@ def _exits(logits: list[Array], labels_N: Array, flops_E: Array) -> list[dict[st
     ]
 
 
-def _points(bundle: Bundle, logits: list[Array], labels_N: Array, flops_E: Array) -> dict[str, Any]:
-    last = float((logits[-1].argmax(axis=1) == labels_N).mean())
+def _points(bundle: Bundle, said: Said, labels_N: Array, flops_E: Array) -> dict[str, Any]:
+    last = float((said.logits[-1].argmax(axis=1) == labels_N).mean())
     points: dict[str, Any] = {}
     for name, point in bundle.manifest.operating_points.items():
         criterion = criterion_named(point.criterion)
-        scores = ExitScores.of(logits, bundle.manifest, criterion)
+        scores = ExitScores.of(said, bundle.manifest, criterion)
         found = outcome(scores, labels_N, criterion, point.thresholds, flops_E)
         points[name] = {
             "accuracy": found.accuracy,
@@ -115,11 +116,11 @@ def _points(bundle: Bundle, logits: list[Array], labels_N: Array, flops_E: Array
     return points
 
 
-def _taken(bundle: Bundle, logits: list[Array]) -> Array:
+def _taken(bundle: Bundle, said: Said) -> Array:
     """The exit that each row takes at operating point `default`, [N]."""
     point = bundle.manifest.operating_points["default"]
     criterion = criterion_named(point.criterion)
-    return exits_taken(criterion, ExitScores.of(logits, bundle.manifest, criterion).scores_EN, point.thresholds)
+    return exits_taken(criterion, ExitScores.of(said, bundle.manifest, criterion).scores_EN, point.thresholds)
 
 
 def _write(path: Path, text: str) -> None:

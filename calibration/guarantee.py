@@ -13,7 +13,7 @@ from calibration.certify import certify, check_promise
 from calibration.datasets import Examples
 from calibration.ladder import build_ladder
 from calibration.risks import Answered, risk_named
-from calibration.served import Served
+from calibration.served import Said, Served
 from calibration.settings import GuaranteeSettings
 from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken
 from calibration.whole import Whole
@@ -26,10 +26,10 @@ _ROWS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows of a split and the logits [N, C] that every exit gives for them as they are served."""
+    """Rows of a split and what every exit says about them as they are served."""
 
     examples: Examples
-    logits: Sequence[Array]
+    said: Said
 
 
 def guaranteed_point(
@@ -91,12 +91,12 @@ def kept(served: Served, split: Split) -> dict[str, Any]:
     certified = {name: paper for name, paper in papers.items() if paper is not None and paper.get("certified")}
     if not certified:
         return {}
-    rows = answered(split.logits, Whole(served), split.examples, served.inputs(split.examples))
+    rows = answered(split.said.logits, Whole(served), split.examples, served.inputs(split.examples))
     found: dict[str, Any] = {}
     for name, paper in certified.items():
         point = manifest.operating_points[name]
         criterion = criterion_named(point.criterion)
-        scores_EN = ExitScores.of(split.logits, manifest, criterion).scores_EN
+        scores_EN = ExitScores.of(split.said, manifest, criterion).scores_EN
         taken_N = exits_taken(criterion, scores_EN, point.thresholds)
         losses_N = risk_named(paper["risk"]).losses(rows)[taken_N, np.arange(len(taken_N))]
         found[name] = {key: paper[key] for key in ("risk", "epsilon", "delta")} | {"mean_loss": float(losses_N.mean())}
@@ -116,5 +116,5 @@ def answered(logits: Sequence[Array], whole: Whole, examples: Examples, inputs: 
 
 def judged(served: Served, criterion: Criterion, whole: Whole, split: Split) -> tuple[ExitScores, Answered]:
     """Scores of a split, and what it answers and should answer."""
-    scores = ExitScores.of(split.logits, served.manifest, criterion)
-    return scores, answered(split.logits, whole, split.examples, served.inputs(split.examples))
+    scores = ExitScores.of(split.said, served.manifest, criterion)
+    return scores, answered(split.said.logits, whole, split.examples, served.inputs(split.examples))

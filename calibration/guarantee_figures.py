@@ -86,7 +86,7 @@ def stored(bundle_dir: Path, data_dir: Path | None, *, noise: float = 0.0, seed:
 
     def answers(examples: Examples) -> tuple[ExitScores, Answered]:
         seen = _noisy(examples, noise, rng) if noise else examples
-        return judged(served, criterion, whole, Split(examples=seen, logits=served.logits(seen)))
+        return judged(served, criterion, whole, Split(examples=seen, said=served.says(seen)))
 
     return Stored(
         name=f"{bundle.manifest.name}, noise {noise:g}" if noise else bundle.manifest.name,

@@ -30,7 +30,6 @@ from common.types import Array
 
 MOST_RUNGS = 60
 _GROUPS = 100  # per exit
-_DECIMALS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +108,8 @@ def _path(criterion: Criterion, scores_EN: Array, losses_EN: Array, flops_E: Arr
     last = len(flops_E) - 1
     steps: list[tuple[float, int, int, float]] = []
     for number in range(last):
+        if np.isnan(scores_EN[number]).any():
+            continue  # an exit without a gate never accepts
         saved = max(float(flops_E[last] - flops_E[number]) / float(flops_E[last]), 1e-9)
         limits, extra = _groups(criterion, scores_EN[number], losses_EN[number] - losses_EN[last])
         steps += [(loss / saved, number, at, limit) for at, (loss, limit) in enumerate(zip(extra, limits, strict=True))]
@@ -128,7 +129,8 @@ def _groups(criterion: Criterion, scores_N: Array, extra_N: Array) -> tuple[list
     sign = 1.0 if criterion.stricter_is_higher else -1.0
     sure_N = sign * scores_N.astype(np.float64)
     places = np.quantile(sure_N, np.linspace(1.0, 0.0, _GROUPS + 1)[1:])
-    outwards = np.floor(places * 10.0**_DECIMALS) / 10.0**_DECIMALS  # rounded so that the group's rows stay in
+    unit = 10.0**criterion.decimals
+    outwards = np.floor(places * unit) / unit  # rounded so that the group's rows stay in
     outwards[-1] = sign * criterion.accept_all
     edges = sorted({max(float(edge), sign * criterion.accept_all) for edge in outwards}, reverse=True)
     group_N = np.searchsorted(-np.array(edges), -sure_N)

@@ -15,7 +15,7 @@ import numpy as np
 from calibration.datasets import Examples
 from calibration.served import Served
 from calibration.whole import Whole
-from common.criteria import CRITERIA, softmax_row
+from common.criteria import CRITERIA, Outputs, softmax_row
 from common.manifest import OperatingPoint
 from common.types import Tensors
 
@@ -69,6 +69,8 @@ def _statistics(seconds: np.ndarray[Any, np.dtype[np.float64]], whole: float) ->
 def _runner(served: Served, point: OperatingPoint) -> Callable[[Tensors], object]:
     """Run one row through the stages until an exit accepts it, deciding as a tier does for a single row."""
     criterion = CRITERIA[point.criterion]
+    if criterion.keeps_state:
+        return _batch_runner(served, point)
     exits = [None if stage.exit is None else served.manifest.exits[stage.exit] for stage in served.manifest.stages]
     last = len(exits) - 1
 
@@ -83,5 +85,29 @@ def _runner(served: Served, point: OperatingPoint) -> Callable[[Tensors], object
                 return label
             taken += 1
         return None
+
+    return run
+
+
+def _batch_runner(served: Served, point: OperatingPoint) -> Callable[[Tensors], object]:
+    """As `_runner`, for a criterion that needs more than class probabilities: a batch of one row."""
+    criterion = CRITERIA[point.criterion]
+    manifest = served.manifest
+    limits = [np.array([threshold]) for threshold in point.thresholds]
+
+    def run(live: Tensors) -> object:
+        state: Tensors = {}
+        said = None
+        for number, stage in enumerate(manifest.stages):
+            live = {**live, **served.stages[number].run(live)}
+            if stage.exit is None:
+                continue
+            leave = manifest.exits[stage.exit]
+            gate_B = None if leave.gate is None else live[leave.gate].reshape(-1)
+            said = Outputs.of(live[leave.logits], leave.temperature, gate_B)
+            accepted_B, state = criterion.decide(said, state, limits[stage.exit])
+            if accepted_B[0]:
+                break
+        return said
 
     return run

@@ -6,6 +6,7 @@ Tensor names carry their axes: N rows of a split, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,14 @@ from common.types import Array, Tensors
 from common.wire.codecs import round_trip
 
 _ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What every exit says about some rows when no exit is taken."""
+
+    logits: tuple[Array, ...]  # per exit, [N, C]
+    gates: tuple[Array | None, ...]  # per exit, the logit of its learned gate, [N]; None: it has none
 
 
 class Served:
@@ -61,29 +70,38 @@ class Served:
             for how in codes
         }
 
-    def logits_from(self, stage: int, live: Tensors) -> list[Array]:
-        """Logits [N, C] of every exit at `stage` or later, when no exit is taken."""
-        found: list[Array] = []
+    def says_from(self, stage: int, live: Tensors) -> Said:
+        """What every exit at `stage` or later says when no exit is taken."""
+        logits: list[Array] = []
+        gates: list[Array | None] = []
         for number in range(stage, len(self.stages)):
             live = {**live, **self.run_stage(number, live)}
             exit_number = self.manifest.stages[number].exit
             if exit_number is not None:
-                found.append(live[self.manifest.exits[exit_number].logits])
+                leave = self.manifest.exits[exit_number]
+                logits.append(live[leave.logits])
+                gates.append(None if leave.gate is None else live[leave.gate].reshape(-1))
             if number < len(self.manifest.cuts):
                 live = self.cross(number, live)
-        return found
+        return Said(logits=tuple(logits), gates=tuple(gates))
 
-    def logits(self, examples: Examples) -> list[Array]:
-        """Logits [N, C] of every exit on a split, when no exit is taken.
+    def says(self, examples: Examples) -> Said:
+        """What every exit says about a split when no exit is taken.
 
         Raises:
-            BundleError: when a logit is not finite.
+            BundleError: when a number is not finite.
         """
-        found = self.logits_from(0, self.inputs(examples))
-        for number, logits_NC in enumerate(found):
+        said = self.says_from(0, self.inputs(examples))
+        for number, (logits_NC, gate_N) in enumerate(zip(said.logits, said.gates, strict=True)):
             if not np.isfinite(logits_NC).all():
                 raise BundleError(f"Exit {number} of {self.manifest.name} gives logits that are not finite.")
-        return found
+            if gate_N is not None and not np.isfinite(gate_N).all():
+                raise BundleError(f"Exit {number} of {self.manifest.name} has a gate that is not finite.")
+        return said
+
+    def logits_from(self, stage: int, live: Tensors) -> list[Array]:
+        """Logits [N, C] of every exit at `stage` or later, when no exit is taken."""
+        return list(self.says_from(stage, live).logits)
 
     def inputs(self, examples: Examples) -> Tensors:
         """The bundle's input tensors of a split.

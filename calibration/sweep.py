@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calibration.served import Said
 from calibration.thresholds import ExitScores, candidates, criterion_named, exit_flops, outcome
 from common.manifest import Manifest
 from common.types import Array
@@ -22,10 +23,10 @@ class Sweep:
     accuracy: tuple[float, ...]
 
 
-def sweep(manifest: Manifest, logits: list[Array], labels_N: Array) -> Sweep:
+def sweep(manifest: Manifest, said: Said, labels_N: Array) -> Sweep:
     """Every exit gets the same quantile of its own scores as its threshold; nothing in the manifest changes."""
     criterion = criterion_named(manifest.operating_points["default"].criterion)
-    scores = ExitScores.of(logits, manifest, criterion)
+    scores = ExitScores.of(said, manifest, criterion)
     flops_E = exit_flops(manifest)
     ladders = [candidates(criterion, scores_N, _STEPS) for scores_N in scores.scores_EN[:-1]]
     found = []

@@ -19,14 +19,14 @@ from statistics import NormalDist
 
 import numpy as np
 
+from calibration.served import Said
 from calibration.settings import CalibrationSettings
-from common.criteria import CRITERIA, Criterion, Outputs, softmax
+from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
 from common.manifest import Manifest
-from common.types import Array
+from common.types import Array, Tensors
 
 _MOST_COMBINATIONS = 250_000
-_DECIMALS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,25 @@ class ExitScores:
     labels_EN: Array  # the answer that the exit would give
 
     @classmethod
-    def of(cls, logits: Sequence[Array], manifest: Manifest, criterion: Criterion) -> ExitScores:
-        """From logits [N, C] of every exit and the manifest's temperatures."""
-        outputs = [
-            Outputs(logits_BC=logits_NC, probs_BC=softmax(logits_NC, leave.temperature))
-            for logits_NC, leave in zip(logits, manifest.exits, strict=True)
-        ]
-        return cls(
-            scores_EN=np.stack([criterion.score(output) for output in outputs]),
-            labels_EN=np.stack([output.logits_BC.argmax(axis=1) for output in outputs]),
+    def of(cls, said: Said, manifest: Manifest, criterion: Criterion) -> ExitScores:
+        """From what every exit says and the manifest's temperatures."""
+        return cls.scored(
+            [
+                Outputs.of(logits_NC, leave.temperature, gate_N)
+                for logits_NC, gate_N, leave in zip(said.logits, said.gates, manifest.exits, strict=True)
+            ],
+            criterion,
         )
+
+    @classmethod
+    def scored(cls, outputs: Sequence[Outputs], criterion: Criterion) -> ExitScores:
+        """From the outputs of every exit, first exit first; state goes from each to the next."""
+        scores: list[Array] = []
+        state: Tensors = {}
+        for output in outputs:
+            scores_N, state = criterion.score(output, state)
+            scores.append(scores_N)
+        return cls(scores_EN=np.stack(scores), labels_EN=np.stack([output.labels_B for output in outputs]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +124,11 @@ def drop_upper_limit(worse: int, better: int, rows: int, confidence: float) -> f
 
 def candidates(criterion: Criterion, scores_N: Array, count: int) -> tuple[float, ...]:
     """Thresholds to try at one exit, strictest first: never, then quantiles of its scores, then always."""
-    quantiles = np.quantile(scores_N.astype(np.float64), np.linspace(0.0, 1.0, count + 1))
-    rounded = {round(float(q), _DECIMALS) for q in quantiles}  # ties with a float32 score stay out of the way
+    known_N = scores_N[~np.isnan(scores_N)].astype(np.float64)
+    if not len(known_N):
+        return (math.nan,)  # an exit without a gate
+    quantiles = np.quantile(known_N, np.linspace(0.0, 1.0, count + 1))
+    rounded = {round(float(q), criterion.decimals) for q in quantiles}  # ties with a float32 score are out of the way
     unique = sorted(rounded | {criterion.accept_all}, reverse=criterion.stricter_is_higher)
     return (math.nan, *unique)
 

@@ -100,6 +100,7 @@ class Exit:
     stage: int
     logits: str
     temperature: float = 1.0
+    gate: str | None = None  # tensor with the logit of its learned gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,6 +88,20 @@ def check_exits(m: Manifest) -> None:
                 f"manifest.json: tensor {leave.logits!r} has row shape {list(m.tensors[leave.logits].shape)}. "
                 f"An exit's logits must have one number per class, [{len(m.classes)}]."
             )
+        if leave.gate is not None:
+            _check_gate(m, number, leave.gate)
+
+
+def _check_gate(m: Manifest, number: int, gate: str) -> None:
+    stage = m.exits[number].stage
+    if gate not in m.stages[stage].writes:
+        raise BundleError(f"manifest.json: exits[{number}].gate {gate!r} is not written by stage {stage}.")
+    spec = m.tensors[gate]
+    if not spec.dtype.startswith("float") or spec.row_elements != 1:
+        raise BundleError(
+            f"manifest.json: tensor {gate!r} is {spec.dtype} with row shape {list(spec.shape)}. "
+            "A gate must have one floating-point number per row."
+        )
 
 
 def check_points(m: Manifest) -> None:
@@ -104,5 +118,8 @@ def check_points(m: Manifest) -> None:
                 f"manifest.json: {where} must end with {CRITERIA[point.criterion].accept_all}: "
                 "the last exit accepts every row."
             )
+        for number, (leave, threshold) in enumerate(zip(m.exits[:-1], point.thresholds, strict=False)):
+            if point.criterion == "gate" and leave.gate is None and not math.isnan(threshold):
+                raise BundleError(f"manifest.json: {where}[{number}] must be null: exits[{number}] has no gate.")
     if not all(math.isnan(t) for t in m.operating_points["full"].thresholds[:-1]):
         raise BundleError("manifest.json: operating point 'full' must have null for every exit but the last.")

@@ -129,6 +129,7 @@ def _exit(value: object, where: str) -> Exit:
         stage=read.take("stage", kinds.count),
         logits=read.take("logits", kinds.name),
         temperature=read.take("temperature", kinds.number, 1.0),
+        gate=read.take("gate", kinds.or_null(kinds.name), None),
     )
     read.done()
     if leave.temperature <= 0:

@@ -26,7 +26,13 @@ def describe(bundle: Bundle) -> Document:
         "stages": [_stage(bundle, number) for number in range(len(m.stages))],
         "cuts": [_cut(m, number) for number in range(len(m.cuts))],
         "exits": [
-            {"exit": number, "stage": leave.stage, "logits": leave.logits, "temperature": leave.temperature}
+            {
+                "exit": number,
+                "stage": leave.stage,
+                "logits": leave.logits,
+                "temperature": leave.temperature,
+                "gate": leave.gate,
+            }
             for number, leave in enumerate(m.exits)
         ],
         "operating_points": {

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from common.bundle import Bundle, write_manifest
-from common.criteria import CRITERIA, Outputs, softmax
+from common.criteria import CRITERIA, Outputs
 
 WIDTH, CLASSES = 6, 5
 
@@ -52,7 +52,8 @@ class Skip:
         for row in range(len(x_BD)):
             for exit, threshold in enumerate(thresholds):
                 z = logits[exit][row : row + 1]
-                accept, _ = CRITERIA[criterion].decide(Outputs(z, softmax(z)), {}, np.array([threshold]))
+                said = Outputs.of(z, gate_B=z.max(axis=1))
+                accept, _ = CRITERIA[criterion].decide(said, {}, np.array([threshold]))
                 if accept[0] or exit == len(thresholds) - 1:
                     result.append((int(z.argmax()), exit))
                     break
@@ -73,8 +74,8 @@ def _model(nodes: list[Any], reads: dict[str, int], writes: dict[str, int], weig
     return model.SerializeToString()
 
 
-def skip_models(weights: dict[str, np.ndarray]) -> list[bytes]:
-    """The four ONNX stages."""
+def skip_models(weights: dict[str, np.ndarray], *, gates: bool = False) -> list[bytes]:
+    """The four ONNX stages; the early exits' gates are their largest logits."""
     node = helper.make_node
     weights = weights | {"two": np.float32(2.0)}
     stage0 = [
@@ -91,10 +92,15 @@ def skip_models(weights: dict[str, np.ndarray]) -> list[bytes]:
         node("MatMul", ["h2", "a1"], ["logits1"]),
     ]
     stage3 = [node("MatMul", ["h2", "a2"], ["logits2"])]
+    written0, written2 = {"h0": WIDTH, "s": WIDTH, "logits0": CLASSES}, {"h2": WIDTH, "logits1": CLASSES}
+    if gates:
+        stage0.append(node("ReduceMax", ["logits0"], ["gate0"], axes=[1]))
+        stage2.append(node("ReduceMax", ["logits1"], ["gate1"], axes=[1]))
+        written0["gate0"] = written2["gate1"] = 1
     return [
-        _model(stage0, {"x": WIDTH}, {"h0": WIDTH, "s": WIDTH, "logits0": CLASSES}, weights),
+        _model(stage0, {"x": WIDTH}, written0, weights),
         _model(stage1, {"h0": WIDTH}, {"h1": WIDTH}, weights),
-        _model(stage2, {"h1": WIDTH, "s": WIDTH}, {"h2": WIDTH, "logits1": CLASSES}, weights),
+        _model(stage2, {"h1": WIDTH, "s": WIDTH}, written2, weights),
         _model(stage3, {"h2": WIDTH}, {"logits2": CLASSES}, weights),
     ]
 
@@ -137,14 +143,31 @@ def skip_manifest(models: list[bytes], codec: str = "raw", compression: str = "n
     }
 
 
-def write_skip(root: Path, *, seed: int = 0, codec: str = "raw", compression: str = "none") -> tuple[Bundle, Skip]:
-    """Write the skip network as a bundle; returns it with its reference."""
+def write_skip(
+    root: Path, *, seed: int = 0, codec: str = "raw", compression: str = "none", points: dict[str, Any] | None = None
+) -> tuple[Bundle, Skip]:
+    """Write the skip network as a bundle; returns it with its reference.
+
+    Args:
+        root: where.
+        seed: of the weights.
+        codec: of every cut.
+        compression: of every cut.
+        points: more operating points; with one of criterion `gate` the early exits get gates.
+    """
     root.mkdir(parents=True, exist_ok=True)
     weights = _weights(seed)
-    models = skip_models(weights)
+    gates = any(point["criterion"] == "gate" for point in (points or {}).values())
+    models = skip_models(weights, gates=gates)
     for k, model in enumerate(models):
         (root / f"stage{k}.onnx").write_bytes(model)
-    write_manifest(root, skip_manifest(models, codec, compression))
+    document = skip_manifest(models, codec, compression)
+    document["operating_points"] |= points or {}
+    for number, stage in ((0, 0), (1, 2)) if gates else ():
+        document["tensors"][f"gate{number}"] = {"dtype": "float32", "shape": [1]}
+        document["stages"][stage]["writes"].append(f"gate{number}")
+        document["exits"][number]["gate"] = f"gate{number}"
+    write_manifest(root, document)
     return Bundle(root), Skip(weights)
 
 

@@ -86,8 +86,15 @@ def _solve() -> _Solved:
     return _Solved(features0, features1, head0.astype(np.float32), head1.astype(np.float32))
 
 
-def write_tiny(root: Path, *, damage: bool = False, **changes: Any) -> Path:
-    """Write the bundle, uncalibrated; `changes` go into its recipe, `damage` makes the last exit answer NaN."""
+def write_tiny(root: Path, *, damage: bool = False, gate: bool = False, **changes: Any) -> Path:
+    """Write the bundle, uncalibrated.
+
+    Args:
+        root: where.
+        damage: the last exit answers NaN.
+        gate: the first exit has a learned gate, whose logit grows with its largest logit.
+        changes: go into its recipe.
+    """
     root.mkdir(parents=True, exist_ok=True)
     w = _solve()
     node = helper.make_node
@@ -101,9 +108,10 @@ def write_tiny(root: Path, *, damage: bool = False, **changes: Any) -> Path:
                 node("MatMul", ["x", "features0"], ["z"]),
                 node("Relu", ["z"], ["h0"]),
                 node("MatMul", ["h0", "head0"], ["logits0"]),
+                *([node("ReduceMax", ["logits0"], ["gate0"], axes=[1])] if gate else []),
             ],
             ("image", TensorProto.UINT8, [1, SIDE, SIDE]),
-            {"h0": 32, "logits0": CLASSES},
+            {"h0": 32, "logits0": CLASSES, **({"gate0": 1} if gate else {})},
             {"unit": np.float32(1 / 255), "features0": w.features0, "head0": w.head0},
         ),
         _model(
@@ -120,7 +128,12 @@ def write_tiny(root: Path, *, damage: bool = False, **changes: Any) -> Path:
     ]
     for number, model in enumerate(models):
         (root / f"stage{number}.onnx").write_bytes(model)
-    write_manifest(root, _manifest(models, recipe(**changes)))
+    document = _manifest(models, recipe(**changes))
+    if gate:
+        document["tensors"]["gate0"] = {"dtype": "float32", "shape": [1]}
+        document["stages"][0]["writes"].append("gate0")
+        document["exits"][0]["gate"] = "gate0"
+    write_manifest(root, document)
     return root
 
 

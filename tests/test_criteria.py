@@ -31,29 +31,38 @@ def test_softmax_does_not_overflow() -> None:
     assert softmax(huge)[0].tolist() == softmax_row(huge[0].tolist())[1] == [1, 0, 0]
 
 
+def outputs_of(z_BC: np.ndarray) -> Outputs:
+    return Outputs.of(z_BC, gate_B=z_BC[:, 0])
+
+
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=CRITERIA.keys())
 class TestEveryCriterion:
     @given(z_BC=logits, threshold=st.floats(0, 1))
     def test_one_row_is_decided_like_a_batch(self, criterion, z_BC, threshold) -> None:
-        outputs = Outputs(z_BC, softmax(z_BC))
+        outputs = outputs_of(z_BC)
         accepted_B, state = criterion.decide(outputs, {}, np.full(len(z_BC), threshold))
+        scores_B, _ = criterion.score(outputs, {})
         assert state == {}
-        for probs, score, accepted in zip(outputs.probs_BC, criterion.score(outputs), accepted_B, strict=True):
+        for b, score in enumerate(scores_B):
             if abs(score - threshold) > 1e-5:
-                assert criterion.accepts(probs.tolist(), threshold) == accepted
+                alone = Outputs.of(z_BC[b : b + 1], gate_B=z_BC[b : b + 1, 0])
+                assert criterion.decide(alone, {}, np.array([threshold]))[0][0] == accepted_B[b]
+                if not criterion.keeps_state:
+                    assert criterion.accepts(outputs.probs_BC[b].tolist(), threshold) == accepted_B[b]
 
     @given(z_BC=logits)
     def test_nan_never_accepts_and_accept_all_always_does(self, criterion, z_BC) -> None:
-        outputs = Outputs(z_BC, softmax(z_BC))
+        outputs = outputs_of(z_BC)
         for threshold, expected in ((math.nan, False), (criterion.accept_all, True)):
             accepted_B, _ = criterion.decide(outputs, {}, np.full(len(z_BC), threshold))
             assert (accepted_B == expected).all()
-            assert criterion.accepts(outputs.probs_BC[0].tolist(), math.nan) is False
+            if not criterion.keeps_state:
+                assert criterion.accepts(outputs.probs_BC[0].tolist(), math.nan) is False
 
     @given(z_BC=logits, a=st.floats(0, 1), b=st.floats(0, 1))
     def test_a_stricter_threshold_accepts_no_more(self, criterion, z_BC, a, b) -> None:
         strict, loose = (max(a, b), min(a, b)) if criterion.stricter_is_higher else (min(a, b), max(a, b))
-        outputs = Outputs(z_BC, softmax(z_BC))
+        outputs = outputs_of(z_BC)
         few, _ = criterion.decide(outputs, {}, np.full(len(z_BC), strict))
         many, _ = criterion.decide(outputs, {}, np.full(len(z_BC), loose))
         assert not (few & ~many).any()
@@ -64,3 +73,13 @@ class TestEveryCriterion:
         for threshold in (-0.1, 1.1, math.inf):
             with pytest.raises(ValueError, match="must lie between 0 and 1"):
                 criterion.check(threshold)
+
+
+@given(arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_a_gate_is_a_sigmoid_and_never_accepts_where_there_is_none(gate_B: np.ndarray) -> None:
+    z_BC = np.zeros((len(gate_B), 3), np.float32)
+    scores_B, _ = CRITERIA["gate"].score(Outputs.of(z_BC, gate_B=gate_B), {})
+    with np.errstate(over="ignore"):
+        assert np.allclose(scores_B, 1 / (1 + np.exp(-gate_B.astype(np.float64))), atol=1e-6)
+    accepted_B, _ = CRITERIA["gate"].decide(Outputs.of(z_BC), {}, np.zeros(len(gate_B)))
+    assert not accepted_B.any()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.thresholds import ExitScores, accepts, candidates
-from common.criteria import CRITERIA, Criterion, Outputs, softmax
+from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
 from common.types import Array
 from training.cost import Costs
@@ -51,12 +51,8 @@ class Measured:
             raise ConfigError(f"criterion is {criterion!r}. It must be one of {', '.join(sorted(CRITERIA))}.")
         rule = CRITERIA[criterion]
         warmth = temperatures or [1.0] * len(logits)
-        outputs = [Outputs(logits_BC=one, probs_BC=softmax(one, t)) for one, t in zip(logits, warmth, strict=True)]
-        scores = ExitScores(
-            scores_EN=np.stack([rule.score(output) for output in outputs]),
-            labels_EN=np.stack([output.logits_BC.argmax(axis=1) for output in outputs]),
-        )
-        return cls(scores=scores, labels_N=labels_N, costs=costs, criterion=rule)
+        outputs = [Outputs.of(one, t) for one, t in zip(logits, warmth, strict=True)]
+        return cls(scores=ExitScores.scored(outputs, rule), labels_N=labels_N, costs=costs, criterion=rule)
 
     def outcome(self, exits: Sequence[int], thresholds: Sequence[float]) -> tuple[float, float, Array]:
         """Mean FLOPs per row, accuracy, and where each row leaves [N], when only `exits` are there.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.criteria import Outputs, softmax, softmax_row
+from common.criteria import Outputs, softmax_row
 from common.manifest import Manifest
 from common.serving.chunk import Chunk, Outcome
 from common.types import Array, Tensors
@@ -47,19 +47,19 @@ class Exits:
         stateless = not chunks[0].state and not chunks[0].job.criterion.keeps_state
         if stateless and len(logits_BC) == 1 and logits_BC.shape[1] <= _ROW_CLASSES:
             return self._judge_row(exit, chunks[0], logits_BC)
-        probs_BC = softmax(logits_BC, leave.temperature)
-        labels_B = probs_BC.argmax(axis=1)
+        gate_B = None if leave.gate is None else outputs[leave.gate].reshape(-1)
+        said = Outputs.of(logits_BC, leave.temperature, gate_B)
         outcome = Outcome(
             exit=exit,
-            labels=labels_B.tolist(),
-            confidences=probs_BC[np.arange(len(labels_B)), labels_B].tolist(),
-            probs_BC=probs_BC,
+            labels=said.labels_B.tolist(),
+            confidences=said.probs_BC[np.arange(len(said.labels_B)), said.labels_B].tolist(),
+            probs_BC=said.probs_BC,
         )
         state = {name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state}
         if exit == self._last:
-            return Verdict(outcome, [True] * len(labels_B), state)
+            return Verdict(outcome, [True] * len(logits_BC), state)
         thresholds_B = np.repeat([chunk.job.thresholds[exit] for chunk in chunks], [len(chunk) for chunk in chunks])
-        accepted_B, state = chunks[0].job.criterion.decide(Outputs(logits_BC, probs_BC), state, thresholds_B)
+        accepted_B, state = chunks[0].job.criterion.decide(said, state, thresholds_B)
         return Verdict(outcome, accepted_B.tolist(), state)
 
     def _judge_row(self, exit: int, chunk: Chunk, logits_BC: Array) -> Verdict:

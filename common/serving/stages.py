@@ -94,5 +94,10 @@ def _check(manifest: Manifest, stage: int, rows: int, outputs: Tensors) -> None:
                 f"{entry.file} writes {name!r} as {found.dtype.name} {list(found.shape)}. The manifest says "
                 f"{spec.dtype} {[rows, *spec.shape]}."
             )
-    if entry.exit is not None and not np.isfinite(outputs[manifest.exits[entry.exit].logits]).all():
-        raise BundleError(f"{entry.file} gives logits that are not finite for an input of zeros.")
+    if entry.exit is None:
+        return
+    leave = manifest.exits[entry.exit]
+    for what, written in (("logits", leave.logits), ("a gate", leave.gate)):
+        if written is not None and not np.isfinite(outputs[written]).all():
+            are = "that are" if what == "logits" else "that is"
+            raise BundleError(f"{entry.file} gives {what} {are} not finite for an input of zeros.")

@@ -55,7 +55,10 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
         ]
         for cut in document["cuts"]
     ]
-    exits = [[str(leave["exit"]), str(leave["stage"]), f"{leave['temperature']:.4g}"] for leave in document["exits"]]
+    exits = [
+        [str(leave["exit"]), str(leave["stage"]), f"{leave['temperature']:.4g}", leave["gate"] or "-"]
+        for leave in document["exits"]
+    ]
     points = [
         [
             name,
@@ -69,7 +72,7 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
     return [
         ("Stages", ["stage", "file", "reads", "writes", "FLOPs", "parameters", "file bytes", "exit"], stages),
         ("Cuts, bytes per row", ["between", "tensors", "codec", "raw", "coded at most"], cuts),
-        ("Exits", ["exit", "after stage", "temperature"], exits),
+        ("Exits", ["exit", "after stage", "temperature", "gate"], exits),
         ("Operating points", ["name", "criterion", "thresholds", "accuracy", "exit rates", "guarantee"], points),
     ]
 

@@ -48,7 +48,7 @@ def test_what_is_recorded_is_what_the_calibration_split_gives(tiny: Path, data: 
     settings = DataSettings(**recipe()["data"])
     rows = divide(load_train(settings, data), settings).calibration
     criterion = CRITERIA["max-probability"]
-    scores = ExitScores.of(Served(bundle).logits(rows), bundle.manifest, criterion)
+    scores = ExitScores.of(Served(bundle).says(rows), bundle.manifest, criterion)
     last = (scores.labels_EN[-1] == rows.labels_N).mean()
     for point in bundle.manifest.operating_points.values():
         found = outcome(scores, rows.labels_N, criterion, point.thresholds, exit_flops(bundle.manifest))
@@ -59,7 +59,8 @@ def test_what_is_recorded_is_what_the_calibration_split_gives(tiny: Path, data: 
 
 
 @pytest.mark.parametrize("criterion", sorted(CRITERIA))
-def test_every_criterion_works(tiny: Path, data: Path, criterion: str) -> None:
+def test_every_criterion_works(tmp_path: Path, data: Path, criterion: str) -> None:
+    tiny = write_tiny(tmp_path / "tiny", gate=True)
     calibrate(tiny, data, criterion=criterion)
     point = Bundle(tiny).manifest.operating_points["default"]
     assert point.criterion == criterion

@@ -138,7 +138,7 @@ def test_what_is_computed_again_upstream_is_measured_uncoded(tiny: Path, data: P
     settings = DataSettings(**recipe()["data"])
     rows = divide(load_train(settings, data), settings).tune
     served = Served(Bundle(tiny))
-    _, again = served.logits(rows)
+    _, again = served.says(rows).logits
     live = {**served.inputs(rows), **served.run_stage(0, served.inputs(rows))}
     assert np.array_equal(again, served.run_stage(1, live)["logits1"])
     assert served.configuration()["coded_cuts"] == []

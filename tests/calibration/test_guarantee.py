@@ -15,7 +15,7 @@ from calibration.evaluate import evaluate
 from calibration.guarantee import Split, answered, guaranteed_point
 from calibration.later import add_later
 from calibration.risks import risk_named
-from calibration.served import Served
+from calibration.served import Said, Served
 from calibration.settings import DataSettings, GuaranteeSettings
 from calibration.thresholds import ExitScores, exit_flops, exits_taken
 from calibration.whole import Whole
@@ -62,9 +62,9 @@ def test_the_certificate_says_what_the_rows_say(tiny: Path, data: Path, risk: st
     settings = DataSettings(**recipe()["data"])
     rows = divide(load_train(settings, data), settings).calibration
     served = Served(bundle)
-    logits = served.logits(rows)
-    answers = answered(logits, Whole(served), rows, served.inputs(rows))
-    scores = ExitScores.of(logits, bundle.manifest, CRITERIA["max-probability"])
+    said = served.says(rows)
+    answers = answered(said.logits, Whole(served), rows, served.inputs(rows))
+    scores = ExitScores.of(said, bundle.manifest, CRITERIA["max-probability"])
     thresholds = bundle.manifest.operating_points["guaranteed"].thresholds
     taken = exits_taken(CRITERIA["max-probability"], scores.scores_EN, thresholds)
     losses = risk_named(risk).losses(answers)[taken, np.arange(len(taken))]
@@ -227,8 +227,8 @@ def test_an_empty_certify_split_is_refused(tiny: Path, data: Path) -> None:
     served = Served(Bundle(tiny))
     settings = DataSettings(**recipe()["data"])
     rows = divide(load_train(settings, data), settings).tune
-    full = Split(examples=rows, logits=served.logits(rows))
-    empty = Split(examples=rows.take(np.zeros(0, int)), logits=[logits[:0] for logits in full.logits])
+    full = Split(examples=rows, said=served.says(rows))
+    empty = Split(examples=rows.take(np.zeros(0, int)), said=Said(logits=(), gates=()))
     for tune, held_out, name in ((full, empty, "certify"), (empty, full, "tune")):
         with pytest.raises(ConfigError, match=f"The {name} split holds no rows"):
             guaranteed_point(served, CRITERIA["margin"], wanted(), tune, held_out)

@@ -12,7 +12,7 @@ from common.criteria import CRITERIA
 from common.errors import ConfigError
 from tests.calibration.judged import FLOPS, judge_rows
 
-criteria = st.sampled_from(["entropy", "margin", "max-probability"])
+criteria = st.sampled_from(sorted(CRITERIA))
 risks = st.sampled_from(sorted(RISKS))
 
 

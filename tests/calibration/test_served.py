@@ -22,7 +22,7 @@ def test_runs_all_exits_over_skipping_tensors(tmp_path: Path) -> None:
     bundle, reference = write_skip(tmp_path)
     x = _rows()
     examples = Examples(inputs={"x": x}, labels_N=np.zeros(len(x), np.int64), sha256={})
-    for found, wanted in zip(Served(bundle).logits(examples), reference.logits(x), strict=True):
+    for found, wanted in zip(Served(bundle).says(examples).logits, reference.logits(x), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 

@@ -16,8 +16,9 @@ from calibration.thresholds import (
     exits_taken,
     outcome,
 )
-from common.criteria import CRITERIA, Outputs, softmax
+from common.criteria import CRITERIA, Outputs
 from common.errors import ConfigError
+from common.types import Tensors
 
 FLOPS = np.array([1.0, 4.0, 20.0])
 criteria = st.sampled_from(sorted(CRITERIA))
@@ -27,13 +28,12 @@ def _split(seed: int, criterion: str, rows: int = 300) -> tuple[ExitScores, np.n
     """Three exits, each better than the one before, with the criterion's own scores."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, rows)
-    scores, answers = [], []
+    outputs = []
     for skill in (1.5, 2.5, 4.0):
         logits = rng.normal(0, 1, (rows, 4)).astype(np.float32)
         logits[np.arange(rows), labels] += skill
-        scores.append(CRITERIA[criterion].score(Outputs(logits_BC=logits, probs_BC=softmax(logits))))
-        answers.append(logits.argmax(axis=1))
-    return ExitScores(scores_EN=np.stack(scores), labels_EN=np.stack(answers)), labels
+        outputs.append(Outputs.of(logits, gate_B=logits.max(axis=1) - 1))
+    return ExitScores.scored(outputs, CRITERIA[criterion]), labels
 
 
 def _choose(seed: int, criterion: str, **changes: float) -> tuple[tuple[float, ...], ExitScores, np.ndarray]:
@@ -84,14 +84,14 @@ def test_candidates_run_from_never_to_always(seed: int, criterion: str) -> None:
 def test_exits_are_taken_as_a_tier_would_decide(seed: int, criterion: str, limits: list[float]) -> None:
     rng = np.random.default_rng(seed)
     rule = CRITERIA[criterion]
-    outputs = [Outputs(logits_BC=z, probs_BC=softmax(z)) for z in rng.normal(0, 2, (3, 40, 4)).astype(np.float32)]
+    outputs = [Outputs.of(z, gate_B=z[:, 0]) for z in rng.normal(0, 2, (3, 40, 4)).astype(np.float32)]
     thresholds = (*limits, rule.accept_all)
     wanted = np.full(40, 2)
-    for number in (1, 0):
-        accepted, _ = rule.decide(outputs[number], {}, np.full(40, thresholds[number]))
-        wanted[accepted] = number
-    scores = np.stack([rule.score(output) for output in outputs])
-    assert np.array_equal(exits_taken(rule, scores, thresholds), wanted)
+    state: Tensors = {}
+    for number in (0, 1):
+        accepted, state = rule.decide(outputs[number], state, np.full(40, thresholds[number]))
+        wanted[accepted & (wanted == 2)] = number
+    assert np.array_equal(exits_taken(rule, ExitScores.scored(outputs, rule).scores_EN, thresholds), wanted)
 
 
 def test_nothing_safe_means_the_last_exit_answers_all() -> None:
@@ -156,5 +156,5 @@ def test_outcome_of_an_exit_that_nobody_takes() -> None:
 
 
 def test_an_unknown_criterion_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"'entropi'\. It must be one of entropy, margin, max-probability"):
+    with pytest.raises(ConfigError, match=r"'entropi'\. It must be one of entropy, gate, margin, max-probability"):
         criterion_named("entropi")

@@ -1,0 +1,33 @@
+"""Class probabilities from logits: for a batch in numpy, for a single row of few classes in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.types import Array
+
+
+def softmax(logits_BC: Array, temperature: float = 1.0) -> Array:
+    """Calibrated class probabilities, [B, C] float32, without overflow for any finite logits.
+
+    Dividing logits by one number per exit is temperature scaling (Guo et al., "On Calibration of Modern
+    Neural Networks", 2017).
+    """
+    scaled = logits_BC.astype(np.float32, copy=False)
+    if temperature != 1.0:
+        scaled = scaled / np.float32(temperature)
+    exp = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    exp /= exp.sum(axis=1, keepdims=True)
+    result: Array = exp
+    return result
+
+
+def softmax_row(logits: Sequence[float], temperature: float = 1.0) -> tuple[int, list[float]]:
+    """The label and the calibrated probabilities of one row, in plain Python."""
+    top = max(logits)
+    exp = [math.exp((z - top) / temperature) for z in logits]
+    total = sum(exp)
+    return logits.index(top), [e / total for e in exp]
