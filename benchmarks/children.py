@@ -39,6 +39,8 @@ class Child:
         log: Path | None = None,
     ) -> None:
         pipe = subprocess.PIPE if piped else subprocess.DEVNULL
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
         errors = None if log is None else log.open("wb")
         self.started = time.monotonic()
         self.process = subprocess.Popen(

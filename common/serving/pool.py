@@ -108,9 +108,11 @@ class Pool:
     def through(self, attempt: Attempt, error: RequestError | None) -> None:
         """An attempt has come to its end."""
         if self._attempts.pop(attempt.call, None) is not None:
-            if error is None:
-                self._recent.append(time.monotonic() - attempt.started)
             attempt.call.ended(error)
+
+    def took(self, seconds: float) -> None:
+        """Remember how long all answers of a request took."""
+        self._recent.append(seconds)
 
     async def _keep_resolving(self) -> None:
         """Now and then while all is well, and at once when no address answers: it may have a new one."""
@@ -159,6 +161,8 @@ class Attempt:
     def answered(self, answers: Sequence[Answer]) -> None:
         """Pass answers on; what is left is what another link may be asked for."""
         self._waiting.difference_update(answer.row for answer in answers)
+        if not self._waiting:
+            self._pool.took(time.monotonic() - self.started)
         self.call.answered(answers)
 
     def ended(self, error: RequestError | None) -> None:

@@ -214,9 +214,13 @@ class StreamLink:
         if pending is None:
             self._metrics.late.inc(len(reply.answers))
             return
+        if reply.last:
+            self._forget(
+                reply.request_id
+            )  # before the last answer, which may end the call: there is nothing to withdraw
         seconds = time.monotonic() - pending.sent
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
         pending.call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
         if reply.last:
             self._metrics.upstream_took(self.address, seconds)
-            self._end(reply.request_id, None)
+            pending.call.ended(None)

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -54,6 +55,31 @@ async def test_three_tiers_over_sockets(network: Network, unary: bool) -> None:
             assert [hop.tier for hop in a.hops] == ["device", "edge", "cloud"][: a.exit + 1]
             assert all(hop.network_ms > 0 for hop in a.hops[1:]) and a.hops[0].network_ms == 0
     assert seconds and forwarded
+
+
+@pytest.mark.parametrize("unary", [False, True])
+async def test_an_answered_request_is_not_withdrawn(network: Network, unary: bool) -> None:
+    """The last answer ends the call; nothing is left that upstream would have to be told."""
+    bundle, _ = network
+    async with (
+        served(make_tier(bundle, 1, 4, name="cloud")) as (_, address),
+        calling(bundle, 0, 1, [address], unary=unary) as (device, pool),
+    ):
+        await until(pool.up)
+        link: Any = next(iter(pool._links.values()))
+        withdrawn: list[str | None] = []
+        if unary:
+            link._in_vain = lambda: withdrawn.append("in vain")
+        else:
+            send = link._send
+            link._send = lambda message: (
+                withdrawn.append(pb.Up.FromString(message).WhichOneof("message")),
+                send(message),
+            )
+        for _ in range(3):
+            await ask(device, make_request(bundle, inputs(2), point="full"))
+        assert not {"in vain", "cancel"} & set(withdrawn) and link.rows_in_flight == 0
+        assert len(pool._recent) == 3  # what says whether asking upstream would be in vain
 
 
 async def test_coded_cuts_decide_as_the_codec_says(tmp_path: Path) -> None:
