@@ -1,28 +1,55 @@
-"""The model card of a bundle: what it is, how good, and what it was made from."""
+"""The model card of a bundle: what it is for, how good it is, what it was made from, and what nobody promises.
+
+After Mitchell et al., "Model Cards for Model Reporting" (2019). Everything in it follows from the manifest and the
+evaluation, except for two texts that a recipe may give (`card.use`, `card.limits`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from calibration import card_figures as figures
 from common.bundle import Bundle
 
 
 def model_card(bundle: Bundle, result: Mapping[str, Any]) -> str:
     """Markdown for the bundle's `README.md`, from its manifest and its evaluation."""
     manifest = bundle.manifest
-    recipe = manifest.provenance.get("recipe", {})
+    recipe = _recipe(bundle)
     sections = [
         f"# {recipe.get('title') or manifest.name}\n",
         f"Bundle `{manifest.name}`, digest `{bundle.digest}`.\n",
+        _use(bundle),
         _network(bundle),
-        _accuracy(result),
-        _guarantees(result),
-        _bytes(result),
-        _latency(result),
+        _data(bundle, result),
+        figures.accuracy(result),
+        figures.guarantees(result),
+        figures.probabilities(result),
+        figures.exits_in_hindsight(result),
+        figures.baselines(result),
+        figures.time(result),
+        figures.bytes_forwarded(result),
+        _limits(bundle, result),
         _origin(bundle, result),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def _use(bundle: Bundle) -> str:
+    manifest, given = bundle.manifest, _recipe(bundle).get("card") or {}
+    dataset = _dataset(bundle)
+    rows = f"rows like those of {dataset}" if dataset else "rows like those that it was trained on"
+    lines = [
+        "## Intended use\n",
+        given.get("use")
+        or f"Tells {len(manifest.classes)} classes apart in {rows}, on one machine or split over several that offramp "
+        "serves it from.",
+        "",
+        "It gives one of its classes to every input, also to one that belongs to none of them. Anything that matters "
+        "for people's lives, rights or safety needs an evaluation of its own on data from the place of use.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _network(bundle: Bundle) -> str:
@@ -30,9 +57,10 @@ def _network(bundle: Bundle) -> str:
     inputs = ", ".join(
         f"`{name}` {manifest.tensors[name].dtype} {list(manifest.tensors[name].shape)}" for name in manifest.inputs
     )
+    shown = ", ".join(manifest.classes[:20]) + (", ..." if len(manifest.classes) > 20 else "")
     lines = [
         "## Network\n",
-        f"Takes {inputs}; tells {len(manifest.classes)} classes apart: {', '.join(manifest.classes)}.\n",
+        f"Takes {inputs}; tells {len(manifest.classes)} classes apart: {shown}.\n",
         "| stage | exit | parameters | MFLOPs per row | crosses the cut behind it |",
         "|---|---|---|---|---|",
     ]
@@ -48,85 +76,50 @@ def _network(bundle: Bundle) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(result: Mapping[str, Any]) -> str:
-    lines = [
-        f"## Accuracy on the {result['n']:,} rows of the {result['split']} split\n",
-        "Thresholds and temperatures come from rows of the train split that nothing was trained on; "
-        "no test row was used to choose anything.\n",
-        "| exit, answering every row | accuracy % |",
-        "|---|---|",
-        *(f"| {e['exit']} | {100 * e['accuracy']:.2f} |" for e in result["exits"]),
-        "",
-        "| operating point | accuracy % | points below the last exit | leave per exit % | of these right % | MFLOPs |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, point in result["operating_points"].items():
-        rates = " / ".join(f"{100 * rate:.2f}" for rate in point["exit_rates"])
-        among = " / ".join("-" if a is None else f"{100 * a:.2f}" for a in point["exit_accuracy"])
-        lines.append(
-            f"| `{name}` | {100 * point['accuracy']:.2f} | {100 * point['drop']:.2f} | {rates} | {among} | "
-            f"{point['mean_flops'] / 1e6:.2f} |"
-        )
-    lines.append("\n![accuracy against cost](evaluation.png)")
+def _data(bundle: Bundle, result: Mapping[str, Any]) -> str:
+    data = _recipe(bundle).get("data") or {}
+    known = bundle.manifest.provenance.get("data") or {}
+    uses = {
+        "validation": "chose the epoch",
+        "tune": "fitted temperatures, codec ranges and candidate thresholds",
+        "calibration": "chose thresholds and certified what is certified",
+    }
+    parts = [f"{data[key]:,} {use}" for key, use in uses.items() if isinstance(data.get(key), int)]
+    total = f" of {known['train_rows']:,} rows" if "train_rows" in known else ""
+    lines = ["## Data\n"]
+    if data:
+        lines.append(f"Data set `{_dataset(bundle)}`. The train part{total}: {', '.join(parts)}, the rest trained.")
+    lines.append(f"The {result['n']:,} rows of the {result['split']} split gave the figures below and chose nothing.")
     return "\n".join(lines) + "\n"
 
 
-def _guarantees(result: Mapping[str, Any]) -> str:
-    if "guarantees" not in result:
-        return ""
-    lines = [
-        "## Guarantees\n",
-        "Certified on rows that nothing was fitted on; the mean loss of the test split is shown beside the promise.\n",
-        "| operating point | mean loss | at most % | wrong with probability at most | on the test split % |",
-        "|---|---|---|---|---|",
-    ]
-    for name, entry in result["guarantees"].items():
-        promise = f"{100 * entry['epsilon']:.6g} | {entry['delta']:g} | {100 * entry['mean_loss']:.2f}"
-        lines.append(f"| `{name}` | {entry['risk'].replace('-', ' ')} | {promise} |")
-    return "\n".join(lines) + "\n"
-
-
-def _bytes(result: Mapping[str, Any]) -> str:
-    lines = [
-        "## Bytes per forwarded row\n",
-        "Payload of the rows that operating point `default` forwards, coded one by one, without framing.\n",
-        "| cut | coded | as float32 | the input itself | the input, zlib |",
-        "|---|---|---|---|---|",
-    ]
-    for entry in result["forwarded_bytes"]:
-        if entry["rows"]:
-            sizes = " | ".join(f"{entry[key]:,.0f}" for key in ("coded", "uncoded", "input", "input_zlib"))
-            lines.append(f"| {entry['cut']} | {sizes} |")
-    return "\n".join(lines) + "\n"
-
-
-def _latency(result: Mapping[str, Any]) -> str:
-    if "latency" not in result:
-        return ""
+def _limits(bundle: Bundle, result: Mapping[str, Any]) -> str:
+    given = _recipe(bundle).get("card") or {}
     configuration = result["configuration"]
+    certified = sorted(result.get("guarantees", {}))
+    promise = (
+        f"What {', '.join(f'`{name}`' for name in certified)} promises holds in the mean over rows like those of the "
+        "certify split, and for nothing else."
+        if certified
+        else "No operating point carries a certificate."
+    )
     lines = [
-        "## Time per row\n",
-        f"One row at a time on one thread of {configuration['runtime']} ({configuration['precision']}), "
-        "computing only; take the ratios, not the absolute times.\n",
-        "| | mean us | p50 | p95 | p99 | times faster than without exits |",
-        "|---|---|---|---|---|---|",
+        "## Limits, and what is not guaranteed\n",
+        *([str(given["limits"]), ""] if given.get("limits") else []),
+        f"- {promise} The other figures are measurements on one split, with intervals for rows like these.",
+        "- Nothing is known about single inputs, classes or groups of people, nor about other sensors and places.",
+        "- Inputs made to mislead it, or to take the slow way through every stage, were not tried.",
+        "- An answer marked `degraded` comes from an exit that did not accept it, and is right less often.",
+        f"- Accuracy was measured on {configuration['runtime']} in {configuration['precision']}. "
+        "Times belong to the machine that measured them; the ratios carry further, though not to every processor.",
+        "- Activations that cross a cut can give away the input. They are coded, not encrypted.",
     ]
-    for name, entry in result["latency"].items():
-        times = " | ".join(f"{entry[key]:.1f}" for key in ("mean_us", "p50_us", "p95_us", "p99_us"))
-        lines.append(f"| {name.replace('_', ' ')} | {times} | {entry['speedup']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def _origin(bundle: Bundle, result: Mapping[str, Any]) -> str:
     provenance = bundle.manifest.provenance
-    data = provenance.get("recipe", {}).get("data", {})
     lines = ["## Origin\n"]
-    if data:
-        lines.append(
-            f"Data set `{data['dataset']}`: of the train split {data['validation']:,} rows chose the epoch, "
-            f"{data['tune']:,} fitted temperatures and codec ranges, {data['calibration']:,} chose thresholds, "
-            "the rest trained.\n"
-        )
     if "recipe_sha256" in provenance:
         lines.append(f"Recipe sha256 `{provenance['recipe_sha256']}`; its content is in `manifest.json`.\n")
     versions = provenance.get("versions", {})
@@ -134,3 +127,12 @@ def _origin(bundle: Bundle, result: Mapping[str, Any]) -> str:
         lines.append("Made with " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".\n")
     lines.append(f"Figures: `evaluation.json`, digest `{result['digest']}`.")
     return "\n".join(lines) + "\n"
+
+
+def _recipe(bundle: Bundle) -> Mapping[str, Any]:
+    recipe = bundle.manifest.provenance.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _dataset(bundle: Bundle) -> str:
+    return str((_recipe(bundle).get("data") or {}).get("dataset", ""))

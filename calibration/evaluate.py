@@ -1,4 +1,4 @@
-"""Evaluate a bundle on the official test split, from the bundle as it will be served."""
+"""Evaluate a bundle on the test split, from the bundle as it will be served, beside what it is held against."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from calibration.baselines import Baseline, derived, each_baseline, rivals, stored
 from calibration.card import model_card
-from calibration.datasets import load_test
+from calibration.datasets import Examples, divide, load_test, load_train
 from calibration.document import recipe_section
+from calibration.exit_figures import each_exit, each_point, rights, taken
 from calibration.guarantee import Split, kept
-from calibration.latency import measure_latency
+from calibration.hindsight import oracle, overthinking
+from calibration.latency import contenders, measure_latency
 from calibration.plot import draw
 from calibration.served import Said, Served
 from calibration.settings import DataSettings
 from calibration.sizes import forwarded_bytes
 from calibration.sweep import sweep
-from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken, outcome
+from calibration.thresholds import exit_flops
 from common.bundle import Bundle
 from common.runtimes import configured
-from common.types import Array
-
-_LATENCY_ROWS = 1000
+from common.types import Tensors
 
 
 def evaluate(
@@ -33,94 +34,104 @@ def evaluate(
     *,
     plot: Path | None = None,
     write: bool = False,
-    latency_rows: int = _LATENCY_ROWS,
+    latency_rows: int | None = None,
     runtime: str | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure every exit and every operating point on the test split; thresholds are taken as they are.
+    """Measure every exit, every operating point and every baseline on the test split; nothing is chosen by it.
 
     Args:
         bundle_dir: the bundle.
-        data_dir: see `calibration.datasets.load_train`; only test files are opened.
-        plot: where to draw accuracy against cost, a PNG file.
+        data_dir: see `calibration.datasets.load_train`. Test files are opened; train files only where the network has
+            convolutions and the package onnx is here, for the tune rows that scales of the int8 baseline are fixed on.
+        plot: where to draw accuracy against cost, a PNG file; reliability diagrams are put beside it.
         write: put `evaluation.json` and the model card `README.md` into the bundle.
-        latency_rows: test rows whose time is taken, one at a time; 0 takes none.
+        latency_rows: test rows whose time is taken; 0 takes none, None all, or as many as two minutes allow.
         runtime: of the stages; None: what operating point `default` was calibrated with.
         report: takes one line per result.
 
     Returns:
-        A JSON document; `docs/bundle.md` describes its keys.
+        A JSON document; `docs/evaluation.md` describes its keys.
 
     Raises:
-        BundleError: when the bundle is damaged or carries no recipe.
-        ConfigError: when the data do not fit, or the plot cannot be drawn.
+        BundleError: when the bundle or a baseline beside it is damaged, or the bundle carries no recipe.
+        ConfigError: when the data do not fit, or a plot cannot be drawn.
     """
     bundle = Bundle(bundle_dir)
-    test = load_test(recipe_section(bundle, "data", DataSettings), data_dir)
-    point = bundle.manifest.operating_points["default"]
-    served = Served(bundle, runtime=runtime or configured(point.configuration))
+    manifest = bundle.manifest
+    settings = recipe_section(bundle, "data", DataSettings)
+    test = load_test(settings, data_dir)
+    served = Served(bundle, runtime=runtime or configured(manifest.operating_points["default"].configuration))
     said = served.says(test)
-    logits = list(said.logits)
-    flops_E = exit_flops(bundle.manifest)
+    right_EN = rights(said, test.labels_N)
+    own, left_out = derived(bundle, lambda: _tune_inputs(served, settings, data_dir))
+    baselines = [*own, *stored(bundle)]
     result: dict[str, Any] = {
-        "bundle": bundle.manifest.name,
+        "bundle": manifest.name,
         "digest": bundle.digest,
         "split": "test",
         "n": len(test),
         "data_sha256": dict(test.sha256),
         "configuration": served.configuration(),
-        "exits": _exits(logits, test.labels_N, flops_E),
-        "operating_points": _points(bundle, said, test.labels_N, flops_E),
-        "forwarded_bytes": forwarded_bytes(served, test, _taken(bundle, said)),
+        "exits": each_exit(manifest, said, test.labels_N),
+        "operating_points": each_point(manifest, said, test.labels_N),
+        "overthinking": overthinking(right_EN),
+        "oracle": oracle(right_EN, exit_flops(manifest)),
+        **_against(served, test, said, baselines, latency_rows),
+        "left_out": left_out,
     }
-    if latency_rows:
-        result["latency"] = measure_latency(served, test, latency_rows)
     if guarantees := kept(served, Split(examples=test, said=said)):
         result["guarantees"] = guarantees
-    for name, point in result["operating_points"].items():
-        rates = " / ".join(f"{100 * rate:.1f}" for rate in point["exit_rates"])
-        report(
-            f"test, {name}: accuracy {100 * point['accuracy']:.2f} %, exits {rates} %, "
-            f"{point['mean_flops'] / 1e6:.2f} MFLOPs"
-        )
+    _report(result, report)
     if plot is not None:
-        draw(result, sweep(bundle.manifest, said, test.labels_N), plot)
+        draw(result, sweep(manifest, said, test.labels_N), plot)
     if write:
         _write(bundle.root / "evaluation.json", json.dumps(result, indent=1) + "\n")
         _write(bundle.root / "README.md", model_card(bundle, result))
     return result
 
 
-def _exits(logits: list[Array], labels_N: Array, flops_E: Array) -> list[dict[str, Any]]:
-    """Every exit alone, as if it answered every row."""
-    return [
-        {"exit": number, "accuracy": float((logits_NC.argmax(axis=1) == labels_N).mean()), "flops": float(flops)}
-        for number, (logits_NC, flops) in enumerate(zip(logits, flops_E, strict=True))
-    ]
+def _against(
+    served: Served, test: Examples, said: Said, baselines: list[Baseline], latency_rows: int | None
+) -> dict[str, Any]:
+    """Bytes and times of the bundle, and its baselines."""
+    manifest = served.manifest
+    points = {name: taken(manifest, point, said, test.labels_N) for name, point in manifest.operating_points.items()}
+    found: dict[str, Any] = {
+        "forwarded_bytes": forwarded_bytes(served, test, points["default"].exits_N),
+        "baselines": each_baseline(baselines, served.inputs(test), test.labels_N, points),
+    }
+    if latency_rows == 0:
+        return found
+    runs = contenders(served)
+    own = list(runs)
+    runs |= {f"baseline {one.name}": _fresh(one) for one in baselines}
+    times = measure_latency(runs, served, test, latency_rows)
+    found["latency"] = {name: times[name] for name in own}
+    for entry in found["baselines"]:
+        entry["latency"] = times[f"baseline {entry['name']}"]
+    found["as_accurate"] = rivals(found["baselines"], list(points), found["latency"])
+    return found
 
 
-def _points(bundle: Bundle, said: Said, labels_N: Array, flops_E: Array) -> dict[str, Any]:
-    last = float((said.logits[-1].argmax(axis=1) == labels_N).mean())
-    points: dict[str, Any] = {}
-    for name, point in bundle.manifest.operating_points.items():
-        criterion = criterion_named(point.criterion)
-        scores = ExitScores.of(said, bundle.manifest, criterion)
-        found = outcome(scores, labels_N, criterion, point.thresholds, flops_E)
-        points[name] = {
-            "accuracy": found.accuracy,
-            "drop": last - found.accuracy,
-            "exit_rates": list(found.exit_rates),
-            "exit_accuracy": list(found.exit_accuracy),
-            "mean_flops": found.mean_flops,
-        }
-    return points
+def _fresh(baseline: Baseline) -> Callable[[], Callable[[Tensors], object]]:
+    return lambda: baseline.load().run
 
 
-def _taken(bundle: Bundle, said: Said) -> Array:
-    """The exit that each row takes at operating point `default`, [N]."""
-    point = bundle.manifest.operating_points["default"]
-    criterion = criterion_named(point.criterion)
-    return exits_taken(criterion, ExitScores.of(said, bundle.manifest, criterion).scores_EN, point.thresholds)
+def _tune_inputs(served: Served, settings: DataSettings, data_dir: Path | None) -> Tensors:
+    """Only for the scales of the int8 baseline."""
+    return served.inputs(divide(load_train(settings, data_dir), settings).tune)
+
+
+def _report(result: Mapping[str, Any], report: Callable[[str], None]) -> None:
+    for name, point in result["operating_points"].items():
+        rates = " / ".join(f"{100 * rate:.1f}" for rate in point["exit_rates"])
+        report(
+            f"test, {name}: accuracy {100 * point['accuracy']:.2f} %, exits {rates} %, "
+            f"{point['mean_flops'] / 1e6:.2f} MFLOPs"
+        )
+    for name, why in result["left_out"].items():
+        report(f"baseline {name} is left out: {why}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -128,8 +139,3 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
     os.chmod(file.name, 0o644)
     os.replace(file.name, path)
-
-
-def rows_of(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Operating points of an evaluation, cheapest first."""
-    return sorted(result["operating_points"].items(), key=lambda item: float(item[1]["mean_flops"]))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from common.bundle import write_manifest
@@ -133,6 +135,22 @@ def write_tiny(root: Path, *, damage: bool = False, gate: bool = False, **change
         document["tensors"]["gate0"] = {"dtype": "float32", "shape": [1]}
         document["stages"][0]["writes"].append("gate0")
         document["exits"][0]["gate"] = "gate0"
+    write_manifest(root, document)
+    return root
+
+
+def write_convolving(root: Path) -> Path:
+    """The tiny bundle with a convolution in front that changes nothing, so that it counts as a network of images."""
+    write_tiny(root)
+    model = onnx.load(root / "stage0.onnx")
+    node = helper.make_node
+    model.graph.node[1].output[0] = "before"
+    model.graph.node.insert(2, node("Conv", ["before", "same"], ["u"], kernel_shape=[1, 1]))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "same"))
+    raw = model.SerializeToString()
+    (root / "stage0.onnx").write_bytes(raw)
+    document = json.loads((root / "manifest.json").read_text())
+    document["stages"][0]["sha256"] = hashlib.sha256(raw).hexdigest()
     write_manifest(root, document)
     return root
 

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,14 +8,21 @@ import pytest
 from PIL import Image
 
 from calibration.calibrate import calibrate
+from calibration.datasets import load_test
+from calibration.document import recipe_section
 from calibration.evaluate import evaluate
-from common.bundle import MANIFEST, Bundle
+from calibration.exit_figures import taken
+from calibration.latency import answering
+from calibration.served import Served
+from calibration.settings import DataSettings
+from common.bundle import MANIFEST, Bundle, write_manifest
 from common.errors import BundleError, ConfigError
+from tests.calibration.test_baselines import store
 from tests.synthetic import write_split, write_tiny
 
 KEYS = {
     "bundle", "digest", "split", "n", "data_sha256", "configuration", "exits", "operating_points",
-    "forwarded_bytes", "latency",
+    "forwarded_bytes", "latency", "overthinking", "oracle", "baselines", "as_accurate", "left_out",
 }  # fmt: skip
 
 
@@ -43,17 +52,88 @@ def test_sizes_of_what_is_forwarded(calibrated: Path, data: Path) -> None:
     (entry,) = evaluate(calibrated, data, latency_rows=0)["forwarded_bytes"]
     assert entry["cut"] == 0 and 0 < entry["rows"] < 300
     assert entry["uncoded"] == 32 * 4 and entry["input"] == 64
-    assert 0 < entry["coded"] < 64
+    assert 0 < entry["coded"] < 64 and entry["forward"] == "activations"
+    assert entry["share"] == entry["rows"] / 300 and entry["input_png"] is None  # no door takes images
+
+
+def test_compressed_images_are_the_alternative_to_activations(calibrated: Path, data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "net"
+    shutil.copytree(calibrated, root)
+    document = json.loads((root / MANIFEST).read_text())
+    document["input"]["image"] = {"tensor": "image", "mode": "L", "size": [8, 8]}
+    document["cuts"][0]["forward"] = "input"
+    write_manifest(root, document)
+    (entry,) = evaluate(root, data, latency_rows=0)["forwarded_bytes"]
+    assert entry["input_png"] > entry["input"]  # 64 bytes of noise do not shrink
+    assert entry["forward"] == "input" and entry["coded"] == entry["input"]
 
 
 def test_times_every_point_and_the_network_without_exits(calibrated: Path, data: Path) -> None:
-    latency = evaluate(calibrated, data, latency_rows=20)["latency"]
+    result = evaluate(calibrated, data, latency_rows=70)
+    latency = result["latency"]
     assert set(latency) == {"default", "full", "without_exits"}
-    for entry in latency.values():
-        assert set(entry) == {"mean_us", "p50_us", "p95_us", "p99_us", "speedup"}
-        assert 0 < entry["p50_us"] <= entry["p95_us"] <= entry["p99_us"]
-    assert latency["without_exits"]["speedup"] == 1.0
+    figures = {"mean_us", "p50_us", "p95_us", "p99_us", "speedup"}
+    for entry in (*latency.values(), *(one["latency"] for one in result["baselines"])):
+        assert set(entry) == figures | {"rows", "first_us", "batch32"}
+        for times in (entry, entry["batch32"]):
+            assert 0 < times["p50_us"] <= times["p95_us"] <= times["p99_us"]
+        assert set(entry["batch32"]) == figures
+        assert entry["rows"] == 70 and entry["first_us"] > 0
+    assert latency["without_exits"]["speedup"] == latency["without_exits"]["batch32"]["speedup"] == 1.0
+    assert evaluate(calibrated, data, latency_rows=20)["latency"]["default"]["batch32"] is None
     assert "latency" not in evaluate(calibrated, data, latency_rows=0)
+
+
+def test_what_is_timed_answers_as_the_tiers_do(calibrated: Path, data: Path) -> None:
+    served = Served(Bundle(calibrated))
+    test = load_test(recipe_section(served.bundle, "data", DataSettings), data)
+    said = served.says(test)
+    for name, point in served.manifest.operating_points.items():
+        run, rows = answering(served, point), taken(served.manifest, point, said, test.labels_N)
+        batches = [{"image": test.inputs["image"][at : at + 32]} for at in range(0, 300, 32)]
+        together = np.concatenate([np.asarray(run(batch)) for batch in batches])
+        singly = np.array([run({"image": test.inputs["image"][i : i + 1]}) for i in range(300)])
+        assert (together == singly).all()
+        assert ((together == test.labels_N) == rows.right_N).mean() > 0.98, (
+            name
+        )  # they differ by the codec, which takes no part in timing
+
+
+def test_figures_agree_with_one_another(calibrated: Path, data: Path) -> None:
+    result = evaluate(calibrated, data, latency_rows=0)
+    first, last = result["exits"]
+    assert last["foresight"] is None and first["foresight"]["criterion"] == "max-probability"
+    assert 0.5 < first["foresight"]["right"]["auroc"] <= 1.0
+    assert first["calibrated"]["brier"] < first["uncalibrated"]["brier"] + 0.01
+    assert sum(one["rows"] for one in first["calibrated"]["bins"]) == 300
+    over, best = result["overthinking"], result["oracle"]
+    assert over["destructive"]["share"] == pytest.approx(best["accuracy"] - last["accuracy"])
+    for point in result["operating_points"].values():
+        low, high = point["accuracy_interval"]
+        assert low < point["accuracy"] < high
+        assert point["drop_interval"][0] <= point["drop"] <= point["drop_interval"][1]
+        assert point["accuracy"] <= best["accuracy"]
+    default, full = result["operating_points"]["default"], result["operating_points"]["full"]
+    assert default["random_accuracy"] < default["accuracy"]
+    assert full["random_accuracy"] == full["accuracy"]
+    assert full["exit_accuracy_intervals"][0] is None and len(full["exit_rate_intervals"]) == 2
+
+
+def test_baselines_stand_beside_the_operating_points(calibrated: Path, data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "net"
+    shutil.copytree(calibrated, root)
+    store(root)
+    result = evaluate(root, data, latency_rows=20)
+    assert [(one["name"], one["kind"]) for one in result["baselines"]] == [
+        ("float32", "float32"), ("int8", "int8"), ("half", "static")
+    ]  # fmt: skip
+    assert result["left_out"] == {}
+    for one in result["baselines"]:
+        assert set(one["gaps"]) == {"default", "full"} and one["bytes"] > 0
+        gap = result["operating_points"]["default"]["accuracy"] - one["accuracy"]
+        assert one["gaps"]["default"]["gap"] == pytest.approx(gap)
+    assert result["as_accurate"]["full"]["name"] == "half"  # the same network under another name
+    assert result["digest"] == Bundle(calibrated).digest
 
 
 def test_draws_a_picture(calibrated: Path, data: Path, tmp_path: Path) -> None:
@@ -61,6 +141,9 @@ def test_draws_a_picture(calibrated: Path, data: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG" and min(image.size) > 300
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    assert (tmp_path / "a-reliability.png").read_bytes().startswith(b"\x89PNG")
+    evaluate(calibrated, data, plot=tmp_path / "timed.png", latency_rows=10)
+    assert (tmp_path / "timed.png").stat().st_size > (tmp_path / "a.png").stat().st_size
     with pytest.raises(ConfigError, match="cannot be written"):
         evaluate(calibrated, data, plot=tmp_path / "absent" / "a.png", latency_rows=0)
 
@@ -73,6 +156,11 @@ def test_leaves_the_bundle_alone_unless_told(calibrated: Path, data: Path) -> No
     card = (calibrated / "README.md").read_text()
     assert Bundle(calibrated).digest in card
     assert f"{100 * result['operating_points']['default']['accuracy']:.2f}" in card
+    for heading in ("Intended use", "Data", "Limits, and what is not guaranteed", "Baselines", "Time per row"):
+        assert f"\n## {heading}\n" in card
+    assert "No operating point carries a certificate." in card and "| `int8` |" in card
+    for row in re.findall(r"^\|.*$", card, re.M):
+        assert row.endswith("|") and "nan" not in row
     assert not [path for path in calibrated.iterdir() if path.name.startswith(".")]
     Bundle(calibrated).verify()
 

@@ -72,7 +72,13 @@ def test_calibrate_and_evaluate_on_a_bundle(tmp_path: Path, data: Path, capsys: 
     assert result["digest"] == Bundle(root).digest
     assert main(["evaluate", str(root), "--data-dir", str(data), "--plot", str(tmp_path / "p.png")]) == 0
     out = capsys.readouterr().out
-    for title in ("Each exit alone", "Operating points", "Forwarded at the default", "Latency in microseconds"):
+    for title in (
+        "Each exit alone",
+        "Operating points",
+        "Forwarded at the default",
+        "Latency in microseconds",
+        "Baselines without",
+    ):
         assert title in out
     assert f"{result['operating_points']['default']['accuracy']:.2%}" in out
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -43,7 +43,8 @@ def test_builds_a_bundle_from_a_recipe(tmp_path: Path, data: Path) -> None:
     bundle.verify()
     assert result["digest"] == bundle.digest
     assert {path.name for path in out.iterdir()} == {
-        "manifest.json", "stage0.onnx", "stage1.onnx", "evaluation.json", "evaluation.png", "README.md"
+        "manifest.json", "stage0.onnx", "stage1.onnx", "evaluation.json", "evaluation.png",
+        "evaluation-reliability.png", "README.md",
     }  # fmt: skip
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     provenance = bundle.manifest.provenance
@@ -199,6 +200,6 @@ def test_the_shipped_bundle_keeps_its_word() -> None:
     labels = np.array([int(path.stem.split("-")[1]) for path in paths])
     assert [int(path.stem.split("-")[0]) for path in paths] == list(range(0, 39 * 256, 39))
     bundle = Bundle(root / "bundles" / "mnist-lenet")
-    logits = Served(bundle).logits(Examples(inputs={"image": images}, labels_N=labels, sha256={}))
+    logits = Served(bundle).says(Examples(inputs={"image": images}, labels_N=labels, sha256={})).logits
     accuracy = [(one.argmax(axis=1) == labels).mean() for one in logits]
     assert min(accuracy) >= 0.98 and accuracy[-1] >= 0.99

@@ -65,7 +65,9 @@ def assert_equal(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
 
 
 def chained(bundle: Bundle, x: np.ndarray) -> list[np.ndarray]:
-    return Served(bundle).logits(Examples(inputs={"image": x}, labels_N=np.zeros(len(x), np.int64), sha256={}))
+    return list(
+        Served(bundle).says(Examples(inputs={"image": x}, labels_N=np.zeros(len(x), np.int64), sha256={})).logits
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 33])
