@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic_core import ErrorDetails
 
 from common.errors import ConfigError
 
@@ -88,22 +90,67 @@ def parse_section(kind: type[Section], value: object, file: str) -> Section:
     try:
         return kind.model_validate(dict(value))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{file}: {where} is not a known key.{_nearest(kind, first['loc'])}") from None
-        if first["type"] == "missing":
-            raise ConfigError(f"{file}: {where} is missing.") from None
-        shown = repr(first.get("input"))[:60]
-        raise ConfigError(f"{file}: {where} is {shown}. {first['msg']}.") from None
+        raise ConfigError(f"{file}: {_sentence(kind, error.errors(include_url=False)[0])}") from None
 
 
-def _nearest(kind: type[BaseModel], where: tuple[int | str, ...]) -> str:
-    for part in where[:-1]:
-        inner: Any = kind.model_fields[str(part)].annotation if str(part) in kind.model_fields else None
-        sections = [a for a in (inner, *get_args(inner)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not sections:
-            return ""
-        kind = sections[0]
-    near = difflib.get_close_matches(str(where[-1]), kind.model_fields, n=1, cutoff=0.4)
-    return f" Did you mean {near[0]}?" if near else f" Valid keys: {', '.join(sorted(kind.model_fields))}."
+def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
+    place = _followed(kind, error["loc"])
+    where = ".".join(place.keys)
+    if error["type"] == "extra_forbidden":
+        return f"{where} {_no_key(place)}"
+    if error["type"] == "missing":
+        return f"{where} is missing."
+    said = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    return f"{where} is {repr(error.get('input'))[:60]}. {said}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where an error lies."""
+
+    keys: tuple[str, ...]
+    section: type[BaseModel] | None = None  # that the last key lies in, if it is known
+    chosen: str = ""  # by which value of another key that section was chosen among several, if it was
+    others: tuple[type[BaseModel], ...] = ()
+
+
+def _followed(kind: type[BaseModel], where: tuple[int | str, ...]) -> _Place:
+    """Follow an error's place; where a section is one of several, pydantic names the one taken, which is no key."""
+    place = _Place(keys=())
+    inside, chosen, others = [kind], "", [kind]
+    for part in where:
+        if len(inside) > 1:
+            inside, chosen, others = [one for one in inside if part in _defaults(one)], str(part), inside
+            continue
+        section = inside[0] if inside else None
+        place = _Place(keys=(*place.keys, str(part)), section=section, chosen=chosen, others=tuple(others))
+        fields = section.model_fields if section is not None else {}
+        inside = _sections(fields[str(part)].annotation) if part in fields else []
+        chosen, others = "", []
+    return place
+
+
+def _defaults(section: type[BaseModel]) -> list[Any]:
+    return [field.default for field in section.model_fields.values()]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections(inner)]
+
+
+def _no_key(place: _Place) -> str:
+    """What is wrong with a key that its section does not have."""
+    key, section = place.keys[-1], place.section
+    if section is None:
+        return "is not a known key."
+    if owners := [other for other in place.others if key in other.model_fields]:
+        by = next(name for name, field in section.model_fields.items() if field.default == place.chosen)
+        names = ", ".join(str(other.model_fields[by].default) for other in owners)
+        return f"has no effect with {by} {place.chosen}. It belongs to {names}."
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.4)
+    if near:
+        return f"is not a known key. Did you mean {near[0]}?"
+    return f"is not a known key. Valid keys: {', '.join(sorted(section.model_fields))}."

@@ -19,7 +19,7 @@ from training.network import MultiExitNetwork
 from training.place import placed
 from training.progress import progress
 from training.recipe import RecipeFile, load_recipe
-from training.train import History, train
+from training.train import History, total_steps, train
 from training.weights import load_weights, save_weights
 
 _PACKAGES = ("offramp", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "zstandard")
@@ -93,7 +93,7 @@ def _trained(source: RecipeFile, official: Examples, threads: int, quiet: bool) 
     settings = source.recipe.training
     network = make_network(source, official)
     splits = divide(official, source.recipe.data)
-    steps = settings.epochs * (len(splits.train) // settings.batch_size)
+    steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
         history = train(network, splits.train, splits.validation, settings, threads=threads, report=report)
     return network, history

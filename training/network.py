@@ -132,17 +132,10 @@ class MultiExitNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [B, C] of every exit for a batch, without any exit being taken."""
-        return self.forward_with_crossing(*inputs)[0]
-
-    def forward_with_crossing(self, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """As `forward`, and with it the float activations that cross any cut, each once, without logits."""
         tensors = dict(zip((spec.name for spec in self.inputs), inputs, strict=True))
         for stage in range(len(self.parts)):
             tensors.update(self.run_stage(stage, tensors))
-        logits = [self.logits_name(stage) for stage in self.exits]
-        names = dict.fromkeys(name for cut in range(len(self.parts) - 1) for name in self.crossing(cut))
-        coded = (tensors[name] for name in names if name not in logits)
-        return tuple(map(tensors.__getitem__, logits)), tuple(t for t in coded if t.is_floating_point())
+        return tuple(tensors[self.logits_name(stage)] for stage in self.exits)
 
     def example(self, rows: int = 2) -> tuple[Tensor, ...]:
         """A batch that the network accepts: rows of the sample, or zeros."""

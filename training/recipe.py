@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
 from common.errors import ConfigError
+from training.methods import TrainingSection
 
 
 class Sparse(Strict):
@@ -63,33 +64,6 @@ class ExitSettings(Strict):
     keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`
 
 
-class AugmentSettings(Strict):
-    """Largest random distortions of a training image; see `training.augment.Distortion`."""
-
-    degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    shift: float = Field(default=0.0, ge=0.0, le=1.0)
-    scale: float = Field(default=0.0, ge=0.0, lt=1.0)
-    shear: float = Field(default=0.0, ge=0.0, le=1.0)
-    elastic: float = Field(default=0.0, ge=0.0, le=1.0)
-
-
-class TrainingSettings(Strict):
-    """Joint training of the backbone and every exit."""
-
-    seed: int = Field(default=0, ge=0)
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(default=256, gt=1)
-    learning_rate: float = Field(default=0.004, gt=0.0)  # peak of the one-cycle rate
-    weight_decay: float = Field(default=0.01, ge=0.0)
-    exit_weights: list[float] = Field(min_length=1)  # of each exit's loss, first exit first
-    distillation: float = Field(default=0.0, ge=0.0)  # weight of learning from the last exit's probabilities
-    distillation_temperature: float = Field(2.0, gt=0.0)
-    rate_penalty: float = Field(default=0.0, ge=0.0)  # weight of the bits that crossing activations take
-    patience: int | None = Field(default=None, gt=0)  # stop after so many epochs without a better one
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; see `training.precision`
-    augment: AugmentSettings = AugmentSettings()
-
-
 class Recipe(Sparse):
     """How a bundle is made, from data to thresholds."""
 
@@ -98,7 +72,7 @@ class Recipe(Sparse):
     model: ModelSettings
     exits: ExitSettings | None = None
     data: DataSettings
-    training: TrainingSettings
+    training: TrainingSection
     cuts: CutSettings = CutSettings()
     calibration: CalibrationSettings = CalibrationSettings()
 

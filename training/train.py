@@ -1,7 +1,4 @@
-"""Joint training of a network with exits.
-
-AdamW with a one-cycle rate (Smith and Topin, "Super-Convergence", 2019); the epoch with the lowest weighted
-loss on the validation split is kept.
+"""The training loop: phase after phase, epoch after epoch; the best epoch of each phase by validation is kept.
 
 Tensor names carry their axes: B rows of a batch, N rows of a split, C classes.
 """
@@ -11,37 +8,52 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calibration.datasets import Examples
 from common.errors import ConfigError
 from common.types import Array
-from training.augment import Distortion
-from training.losses import exit_losses, joint_loss
+from training.augment import Change, changes_for
+from training.fits import check_fits
+from training.losses import cross_entropy
 from training.network import MultiExitNetwork
+from training.optimizer import make_optimizer, set_rate
+from training.phase import Phase, answer
 from training.precision import Precision, chosen
 from training.progress import Reporter
-from training.recipe import TrainingSettings
+from training.settings import TrainingSettings
+
+_ROWS = 1000  # of a batch of validation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What was measured on the validation split after an epoch."""
+    """What was measured after an epoch, on the validation split unless said otherwise."""
 
-    number: int  # from 1
-    loss: float  # weighted sum of the exits' mean cross-entropies
+    number: int  # from 1, over all phases
+    phase: str
+    train_loss: float  # mean over the batches that it trained on
+    loss: float  # what the phase judges its epochs by
+    losses: tuple[float, ...]  # mean cross-entropy per exit
     accuracy: tuple[float, ...]  # per exit, 0..1
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """The course of a training run; the network holds the weights of `best`."""
+    """The course of a training run; the network holds the weights of `best`, an epoch of the last phase."""
 
     epochs: tuple[Epoch, ...]
     best: Epoch
+
+
+def total_steps(network: MultiExitNetwork, train_split: Examples, settings: TrainingSettings) -> int:
+    """Batches of a whole training run."""
+    per_epoch = len(train_split) // settings.batch_size
+    return per_epoch * sum(phase.epochs for phase in settings.phases(network))
 
 
 def train(
@@ -58,117 +70,155 @@ def train(
     Raises:
         ConfigError: when the settings or the data do not fit the network.
     """
-    _check(network, train_split, settings)
+    phases = settings.phases(network)
+    check_fits(network, train_split, validation_split, settings)
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-    steps = len(train_split) // settings.batch_size
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps * settings.epochs
-    )
+    run = _Run(network, train_split, validation_split, settings, phases, report)
+    report.line(f"training in {run.precision}, {threads} {'thread' if threads == 1 else 'threads'}")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = chosen(settings.precision, network)
-    report.line(f"training in {precision}, {threads} {'thread' if threads == 1 else 'threads'}")
-    epochs: list[Epoch] = []
-    best, best_weights = None, {}
-    for number in range(1, settings.epochs + 1):
-        started = time.monotonic()
-        network.train()
-        for inputs, labels_B in _batches(network, train_split, settings, generator):
-            loss = _loss(network, inputs, labels_B, settings, precision)
+    for phase in phases:
+        with _only(phase, network) as parameters:
+            run.phase(phase, parameters)
+    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    assert run.best is not None
+    return History(epochs=tuple(run.epochs), best=run.best)
+
+
+class _Run:
+    """A training run, and how far it has come."""
+
+    def __init__(
+        self,
+        network: MultiExitNetwork,
+        train_split: Examples,
+        validation_split: Examples,
+        settings: TrainingSettings,
+        phases: tuple[Phase, ...],
+        report: Reporter,
+    ) -> None:
+        self.network = network
+        self.train_split = train_split
+        self.validation_split = validation_split
+        self.settings = settings
+        self.report = report
+        self.precision: Precision = chosen(settings.precision, network)
+        self.generator = torch.Generator().manual_seed(settings.seed)  # of batches and distortions
+        self.change = changes_for(settings.augment, network.image)
+        self.total = sum(phase.epochs for phase in phases)
+        self.left = self.total  # epochs, unless phases end sooner
+        self.epochs: list[Epoch] = []
+        self.best: Epoch | None = None
+
+    def phase(self, phase: Phase, parameters: tuple[nn.Parameter, ...]) -> None:
+        """Run a phase and leave the weights of its best epoch in the network."""
+        optimizer = make_optimizer(parameters, self.settings)
+        best, best_weights = None, {}
+        for number in range(1, phase.epochs + 1):
+            started = time.monotonic()
+            train_loss = self._epoch(phase, optimizer, number)
+            epoch = validate(self.network, self.validation_split, phase, len(self.epochs) + 1, train_loss)
+            self.epochs.append(epoch)
+            self.left -= 1
+            if best is None or epoch.loss < best.loss:
+                best, best_weights = epoch, copy.deepcopy(self.network.state_dict())
+            self.report.line(self._line(epoch, time.monotonic() - started))
+            if self.settings.patience is not None and epoch.number - best.number >= self.settings.patience:
+                self.report.line(f"phase {phase.name} stopped: no better epoch since {best.number}")
+                self.left -= phase.epochs - number
+                break
+        self.network.load_state_dict(best_weights)
+        self.best = best
+
+    def _epoch(self, phase: Phase, optimizer: torch.optim.Optimizer, number: int) -> float:
+        """Train one epoch, the phase's `number` from 1; returns the mean loss of its batches."""
+        self.network.eval()
+        for module in phase.trains:
+            module.train()
+        per_epoch = len(self.train_split) // self.settings.batch_size
+        steps = per_epoch * phase.epochs
+        first = per_epoch * (number - 1)
+        total = torch.zeros((), dtype=torch.float64)
+        for step, (inputs, labels_B) in enumerate(self._batches(), start=first):
+            set_rate(optimizer, self.settings, step, steps)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+                answers = answer(self.network, inputs, phase.loss.exits)
+            loss = phase.loss(answers, labels_B, step / steps)
             if not torch.isfinite(loss):
-                raise ConfigError(f"The loss became {loss.item()} in epoch {number}: lower training.learning_rate.")
+                where = f"in epoch {len(self.epochs) + 1}"
+                raise ConfigError(f"The loss became {loss.item()} {where}: lower training.learning_rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            schedule.step()
-            report.advance()
-        epoch = validate(network, validation_split, settings, number)
-        epochs.append(epoch)
-        if best is None or epoch.loss < best.loss:
-            best, best_weights = epoch, copy.deepcopy(network.state_dict())
-        report.line(_line(epoch, settings, time.monotonic() - started))
-        if settings.patience is not None and number - best.number >= settings.patience:
-            report.line(f"stopped: no better epoch since {best.number}")
-            break
-    assert best is not None
-    network.load_state_dict(best_weights)
-    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    return History(epochs=tuple(epochs), best=best)
+            total += loss.detach()
+            self.report.advance()
+        return float(total / per_epoch)
+
+    def _batches(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Full batches of one epoch in random order; images are changed, what is left over is dropped."""
+        split, size = self.train_split, self.settings.batch_size
+        order = torch.randperm(len(split), generator=self.generator).numpy()
+        for at in range(0, len(split) - size + 1, size):
+            part = order[at : at + size]
+            inputs = _tensors(self.network, split.inputs, part)
+            yield (
+                tuple(_changed(tensor, self.change, self.generator) for tensor in inputs),
+                torch.from_numpy(split.labels_N[part]),
+            )
+
+    def _line(self, epoch: Epoch, seconds: float) -> str:
+        accuracy = " ".join(f"{100 * a:.2f}" for a in epoch.accuracy)
+        return (
+            f"epoch {epoch.number}/{self.total}, {epoch.phase}: validation accuracy per exit {accuracy} %, "
+            f"loss {epoch.loss:.4f}, {seconds:.0f} s, about {self.left * seconds:.0f} s left"
+        )
 
 
-def validate(network: MultiExitNetwork, split: Examples, settings: TrainingSettings, number: int) -> Epoch:
+def validate(network: MultiExitNetwork, split: Examples, phase: Phase, number: int, train_loss: float) -> Epoch:
     """Loss and accuracy of every exit on a split."""
     network.eval()
-    right, losses = torch.zeros(len(network.exits)), torch.zeros(len(network.exits))
+    everyone = tuple(range(len(network.exits)))
+    right, losses, judged = torch.zeros(len(everyone)), torch.zeros(len(everyone)), torch.zeros(())
     with torch.inference_mode():
-        for at in range(0, len(split), 1000):
-            part = slice(at, at + 1000)
+        for at in range(0, len(split), _ROWS):
+            part = slice(at, at + _ROWS)
             labels_B = torch.from_numpy(split.labels_N[part])
-            logits = network(*_tensors(network, split.inputs, part))
+            answers = answer(network, _tensors(network, split.inputs, part), everyone)
+            logits = [answers.logits[exit_] for exit_ in everyone]
             right += torch.stack([(logits_BC.argmax(1) == labels_B).sum() for logits_BC in logits])
-            losses += exit_losses(logits, labels_B) * len(labels_B)
-    loss = (torch.tensor(settings.exit_weights) * losses).sum() / len(split)
-    return Epoch(number=number, loss=float(loss), accuracy=tuple((right / len(split)).tolist()))
+            losses += torch.stack([cross_entropy(logits_BC, labels_B) for logits_BC in logits]) * len(labels_B)
+            judged += phase.loss.judge(answers, labels_B) * len(labels_B)
+    return Epoch(
+        number=number,
+        phase=phase.name,
+        train_loss=train_loss,
+        loss=float(judged / len(split)),
+        losses=tuple((losses / len(split)).tolist()),
+        accuracy=tuple((right / len(split)).tolist()),
+    )
 
 
-def _loss(
-    network: MultiExitNetwork,
-    inputs: tuple[Tensor, ...],
-    labels_B: Tensor,
-    settings: TrainingSettings,
-    precision: Precision,
-) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        logits, crossing = network.forward_with_crossing(*inputs)
-    return joint_loss(logits, labels_B, crossing, settings)
+@contextmanager
+def _only(phase: Phase, network: MultiExitNetwork) -> Iterator[tuple[nn.Parameter, ...]]:
+    """Let the phase's parameters train and no others; afterwards, each as before."""
+    parameters = phase.parameters()
+    if not parameters:
+        raise ConfigError(f"There is nothing to train in phase {phase.name}: none of its parameters may change.")
+    trainable = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield parameters
+    finally:
+        for parameter, before in trainable.items():
+            parameter.requires_grad_(before)
 
 
-def _batches(
-    network: MultiExitNetwork, split: Examples, settings: TrainingSettings, generator: torch.Generator
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-    """Full batches of one epoch in random order; images are distorted, what is left over is dropped."""
-    distort = Distortion(**settings.augment.model_dump())
-    order = torch.randperm(len(split), generator=generator).numpy()
-    for at in range(0, len(split) - settings.batch_size + 1, settings.batch_size):
-        part = order[at : at + settings.batch_size]
-        inputs = _tensors(network, split.inputs, part)
-        distorted = tuple(distort(tensor, generator) if tensor.ndim == 4 else tensor for tensor in inputs)
-        yield distorted, torch.from_numpy(split.labels_N[part])
+def _changed(tensor: Tensor, change: Change | None, generator: torch.Generator) -> Tensor:
+    return change(tensor, generator) if change is not None and tensor.ndim == 4 else tensor
 
 
 def _tensors(network: MultiExitNetwork, inputs: Mapping[str, Array], part: slice | Array) -> tuple[Tensor, ...]:
     return tuple(torch.tensor(inputs[spec.name][part]) for spec in network.inputs)
-
-
-def _check(network: MultiExitNetwork, split: Examples, settings: TrainingSettings) -> None:
-    weights, exits = len(settings.exit_weights), len(network.exits)
-    if weights != exits:
-        raise ConfigError(f"training.exit_weights has {weights} numbers. The network has {exits} exits.")
-    if len(split) < settings.batch_size:
-        raise ConfigError(
-            f"training.batch_size is {settings.batch_size}, but only {len(split)} rows are left to train on."
-        )
-    for spec in network.inputs:
-        if spec.name not in split.inputs:
-            raise ConfigError(f"The network reads {spec.name!r}. The data set has {', '.join(sorted(split.inputs))}.")
-        found = split.inputs[spec.name]
-        if found.dtype.name != spec.dtype or found.shape[1:] != spec.shape:
-            raise ConfigError(
-                f"The data set's {spec.name!r} is {found.dtype.name} {list(found.shape[1:])}. "
-                f"The network takes {spec.dtype} {list(spec.shape)}."
-            )
-    if split.labels_N.max() >= len(network.classes):
-        raise ConfigError(
-            f"The data set has label {split.labels_N.max()}. The network has {len(network.classes)} classes."
-        )
-
-
-def _line(epoch: Epoch, settings: TrainingSettings, seconds: float) -> str:
-    accuracy = " ".join(f"{100 * a:.2f}" for a in epoch.accuracy)
-    left = (settings.epochs - epoch.number) * seconds
-    return (
-        f"epoch {epoch.number}/{settings.epochs}: validation accuracy per exit {accuracy} %, "
-        f"loss {epoch.loss:.4f}, {seconds:.0f} s, about {left:.0f} s left"
-    )

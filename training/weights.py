@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from common.errors import ConfigError
 from training.network import MultiExitNetwork
 from training.recipe import Recipe
 from training.train import Epoch, History
 
+_SHAPING = ("model", "exits", "data", "training")
 _ORIGIN = "__origin__"  # entry with the sections of the recipe that shaped the weights, and the training's course
 
 
@@ -26,7 +28,7 @@ def save_weights(path: Path, network: MultiExitNetwork, recipe: Recipe, history:
     """
     if path.suffix != ".npz":
         raise ConfigError(f"{path} must end with .npz: weights are kept as a numpy archive.")
-    origin = json.dumps({"recipe": _shaping(recipe), "history": asdict(history)}).encode()
+    origin = json.dumps({"recipe": shaping(recipe), "history": asdict(history)}).encode()
     arrays = {name: value.numpy() for name, value in network.state_dict().items()}
     arrays[_ORIGIN] = np.frombuffer(origin, np.uint8)
     partial = path.with_name(f".{path.name}.partial.npz")
@@ -54,9 +56,8 @@ def load_weights(path: Path, network: MultiExitNetwork, recipe: Recipe) -> Histo
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{path} does not hold the weights of a recipe's network: {reason}") from None
-    for section, wanted in _shaping(recipe).items():
-        if trained.get(section) != wanted:
-            raise ConfigError(f"{path} was trained by a recipe whose section {section!r} differs. Train anew.")
+    if section := differing(trained, recipe):
+        raise ConfigError(f"{path} was trained by a recipe whose section {section!r} differs. Train anew.")
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     except RuntimeError as error:
@@ -66,14 +67,27 @@ def load_weights(path: Path, network: MultiExitNetwork, recipe: Recipe) -> Histo
     return history
 
 
-def _shaping(recipe: Recipe) -> dict[str, Any]:
+def shaping(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe the weights depend on."""
     document = recipe.model_dump(mode="json")
-    return {section: document.get(section) for section in ("model", "exits", "data", "training")}
+    return {section: document.get(section) for section in _SHAPING}
+
+
+def differing(trained: dict[str, Any], recipe: Recipe) -> str | None:
+    """The first section that says something else than what `shaping` wrote down, perhaps before keys were added."""
+    document = recipe.model_dump(mode="json")
+    for section in _SHAPING:
+        try:
+            then = Recipe.model_validate({**document, section: trained.get(section)})
+        except ValidationError:
+            return section
+        if getattr(then, section) != getattr(recipe, section):
+            return section
+    return None
 
 
 def _history(document: dict[str, Any]) -> History:
     def epoch(value: dict[str, Any]) -> Epoch:
-        return Epoch(number=value["number"], loss=value["loss"], accuracy=tuple(value["accuracy"]))
+        return Epoch(**{**value, "losses": tuple(value["losses"]), "accuracy": tuple(value["accuracy"])})
 
     return History(epochs=tuple(map(epoch, document["epochs"])), best=epoch(document["best"]))

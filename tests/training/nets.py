@@ -70,6 +70,27 @@ def small() -> MultiExitNetwork:
     return MultiExitNetwork(stages, inputs=_inputs(), classes=[str(c) for c in range(CLASSES)])
 
 
+def vectors() -> MultiExitNetwork:
+    """Two stages, two exits, for rows of six numbers and three classes."""
+    stages = [
+        StagePart(
+            body=nn.Sequential(nn.Linear(6, 8), nn.ReLU()),
+            reads=("x",),
+            writes=("a",),
+            head=nn.Linear(8, 3),
+            head_reads=("a",),
+        ),
+        StagePart(
+            body=nn.Sequential(nn.Linear(8, 8), nn.ReLU()),
+            reads=("a",),
+            writes=("b",),
+            head=nn.Linear(8, 3),
+            head_reads=("b",),
+        ),
+    ]
+    return MultiExitNetwork(stages, inputs=[TensorSpec(name="x", dtype="float32", shape=(6,))], classes=["a", "b", "c"])
+
+
 def _inputs() -> list[TensorSpec]:
     return [TensorSpec(name="image", dtype="uint8", shape=(1, SIDE, SIDE))]
 

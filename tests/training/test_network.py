@@ -7,6 +7,7 @@ from common.manifest import TensorSpec
 from tests.training.nets import skipping
 from training.lenet import Bottleneck, b_lenet
 from training.network import MultiExitNetwork, StagePart, StageWithExit
+from training.phase import answer
 
 X = TensorSpec(name="x", dtype="float32", shape=(3,))
 
@@ -67,9 +68,24 @@ def test_b_lenet_has_three_exits_and_narrow_cuts() -> None:
     network = b_lenet().eval()
     (image,) = network.example()
     assert image.shape == (2, 1, 28, 28) and image.dtype == torch.uint8
-    logits, crossing = network.forward_with_crossing(image)
-    assert [tuple(one.shape) for one in logits] == [(2, 10)] * 3
-    assert [tuple(one.shape) for one in crossing] == [(2, 6, 6, 6), (2, 8, 6, 6)]
+    answers = answer(network, (image,), (0, 1, 2))
+    assert [tuple(one.shape) for one in answers.logits.values()] == [(2, 10)] * 3
+    assert [tuple(one.shape) for one in answers.crossing] == [(2, 6, 6, 6), (2, 8, 6, 6)]
+
+
+def test_only_what_an_exit_needs_is_run() -> None:
+    network = skipping()
+    ran: list[str] = []
+    for name, module in (*network.bodies.named_children(), *network.heads.named_children()):
+        kind = "head" if module in set(network.heads.values()) else "body"
+        module.register_forward_hook(lambda *_, said=f"{kind}{name}": ran.append(said))
+    (image,) = network.example()
+    whole = network(image)
+    for number, wanted in ((0, "body0 head0"), (1, "body0 body1 body2 head2"), (2, "body0 body1 body2 body3 head3")):
+        ran.clear()
+        answers = answer(network, (image,), (number,))
+        assert " ".join(ran) == wanted
+        assert list(answers.logits) == [number] and torch.equal(answers.logits[number], whole[number])
 
 
 def test_noise_stands_for_the_codec_only_while_training() -> None:

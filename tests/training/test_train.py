@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.datasets import Splits, divide, load_train
+from calibration.datasets import Examples, Splits, divide, load_train
 from calibration.settings import DataSettings
 from common.errors import ConfigError
 from tests.synthetic import recipe
-from tests.training.nets import small
-from training.augment import Distortion
-from training.losses import joint_loss, rate
+from tests.training.nets import small, vectors
+from training.losses import rate
+from training.methods.joint import JointTraining
 from training.network import MultiExitNetwork
 from training.progress import Silent, progress
-from training.recipe import TrainingSettings
 from training.train import History, train, validate
 
 
@@ -24,9 +24,9 @@ def splits(data: Path) -> Splits:
     return divide(load_train(settings, data), settings)
 
 
-def _settings(**changes: Any) -> TrainingSettings:
+def _settings(**changes: Any) -> JointTraining:
     base: dict[str, Any] = {"epochs": 3, "batch_size": 50, "exit_weights": [1.0, 0.5], "learning_rate": 0.02}
-    return TrainingSettings(**{**base, **changes})
+    return JointTraining(**{**base, **changes})
 
 
 def _train(splits: Splits, **changes: Any) -> tuple[MultiExitNetwork, History]:
@@ -60,10 +60,10 @@ def test_weights_stay_float32_and_in_order(splits: Splits, precision: str) -> No
 
 
 def test_keeps_the_best_epoch_by_validation(splits: Splits) -> None:
-    settings = _settings(epochs=4)
     network, history = _train(splits, epochs=4)
     assert history.best == min(history.epochs, key=lambda epoch: epoch.loss)
-    again = validate(network, splits.validation, settings, history.best.number)
+    (phase,) = _settings(epochs=4).phases(network)
+    again = validate(network, splits.validation, phase, history.best.number, 0.0)
     assert again.loss == pytest.approx(history.best.loss, rel=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_stops_when_nothing_gets_better(splits: Splits, monkeypatch: pytest.Monk
     measure = module.validate
 
     def worse(*args: Any) -> Any:
-        return type(measure(*args))(number=args[3], loss=next(losses), accuracy=(0.0, 0.0))
+        return replace(measure(*args), loss=next(losses))
 
     monkeypatch.setattr(module, "validate", worse)
     _, history = _train(splits, epochs=5, patience=2)
@@ -82,7 +82,15 @@ def test_stops_when_nothing_gets_better(splits: Splits, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "changes", [{"distillation": 0.5}, {"rate_penalty": 0.1}, {"precision": "bfloat16"}, {"exit_weights": [0.0, 1.0]}]
+    "changes",
+    [
+        {"rate_penalty": 0.1},
+        {"precision": "bfloat16"},
+        {"exit_weights": [0.0, 1.0]},
+        {"label_smoothing": 0.1},
+        {"optimizer": "sgd", "momentum": 0.8, "learning_rate": 0.05},
+        {"augment": "crop-flip"},
+    ],
 )
 def test_options_train_too(splits: Splits, changes: dict[str, Any]) -> None:
     _, history = _train(splits, epochs=1, **changes)
@@ -112,47 +120,33 @@ def test_data_that_do_not_fit(splits: Splits) -> None:
         other = type(rows)(inputs=inputs, labels_N=rows.labels_N, sha256={})
         with pytest.raises(ConfigError, match=said):
             train(small(), other, splits.validation, _settings(), threads=1, report=Silent())
-    labels = type(rows)(inputs=rows.inputs, labels_N=rows.labels_N + 1, sha256={})
-    with pytest.raises(ConfigError, match="has label 10"):
-        train(small(), labels, splits.validation, _settings(), threads=1, report=Silent())
+    for shift, said in ((1, "has label 10"), (-1, "has label -1")):
+        labels = type(rows)(inputs=rows.inputs, labels_N=rows.labels_N + shift, sha256={})
+        with pytest.raises(ConfigError, match=f"{said}. The network has 10 classes, labels 0 to 9"):
+            train(small(), labels, splits.validation, _settings(), threads=1, report=Silent())
+        with pytest.raises(ConfigError, match=said):
+            train(small(), rows, labels, _settings(), threads=1, report=Silent())
+    none = rows.take(np.array([], np.int64))
+    with pytest.raises(ConfigError, match="The validation split is empty"):
+        train(small(), rows, none, _settings(), threads=1, report=Silent())
 
 
-def test_weights_of_exits_weigh() -> None:
-    labels = torch.tensor([0, 1])
-    good, bad = torch.eye(2) * 9, -torch.eye(2) * 9
-    first, last = (joint_loss([bad, good], labels, [], _settings(exit_weights=w)) for w in ([1.0, 0.0], [0.0, 1.0]))
-    assert first > 5 > 0.1 > last
-    assert joint_loss([bad, good], labels, [], _settings(exit_weights=[0.5, 0.0])) == pytest.approx(float(first) / 2)
-
-
-def test_the_teacher_learns_nothing_from_its_pupils() -> None:
-    logits = [torch.randn(4, 3, requires_grad=True) for _ in range(2)]
-    joint_loss(
-        logits, torch.zeros(4, dtype=torch.int64), [], _settings(distillation=1.0, exit_weights=[0.0, 0.0])
-    ).backward()
-    assert logits[0].grad is not None and logits[0].grad.abs().sum() > 0
-    assert logits[1].grad is None or logits[1].grad.abs().sum() == 0
+def test_numbers_that_are_none() -> None:
+    network = vectors()
+    x = np.ones((1500, 6), np.float32)
+    rows = Examples(inputs={"x": x}, labels_N=np.arange(1500) % 3, sha256={})
+    x[1203, 2] = np.nan
+    with pytest.raises(ConfigError, match="The train split's 'x' holds NaN or infinity in row 1203"):
+        train(network, rows, rows, _settings(), threads=1, report=Silent())
+    x[1203, 2] = 0
+    with pytest.raises(ConfigError, match=r"augment has no effect: the network's inputs are no images"):
+        train(network, rows, rows, _settings(augment="crop-flip"), threads=1, report=Silent())
 
 
 def test_rate_grows_with_magnitude() -> None:
     assert rate(torch.zeros(5)) == 0.0
     assert rate(torch.full((5,), 0.5)) == pytest.approx(1.0)
     assert rate(torch.full((5,), -1.5)) == pytest.approx(2.0)
-
-
-def test_distortions_are_small_random_and_repeatable() -> None:
-    images = torch.zeros(3, 1, 9, 9, dtype=torch.uint8)
-    images[:, :, 3:6, 3:6] = 200
-    still = Distortion()(images, torch.Generator().manual_seed(0))
-    assert torch.equal(still, images)
-    distort = Distortion(degrees=20, shift=0.1, scale=0.2, shear=0.2, elastic=0.1)
-    moved = [distort(images, torch.Generator().manual_seed(1)) for _ in range(2)]
-    assert torch.equal(*moved) and moved[0].dtype == torch.uint8
-    assert not torch.equal(moved[0], images)
-    assert not torch.equal(moved[0][0], moved[0][1])  # every image by its own amounts
-    assert distort(images.float(), torch.Generator()).dtype == torch.float32
-    far = Distortion(shift=0.5)(images, torch.Generator().manual_seed(3))
-    assert far.float().mean() <= images.float().mean() + 1
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], splits: Splits) -> None:
