@@ -167,7 +167,7 @@ def test_a_batch_norm_that_follows_no_convolution_is_packed_as_it_is(tmp_path: P
     with torch.inference_mode():
         wanted = [logits.numpy() for logits in network(torch.from_numpy(x))]
     examples = Examples(inputs={"x": x}, labels_N=np.zeros(5, np.int64), sha256={})
-    assert_equal(Served(Bundle(tmp_path)).logits(examples), wanted)
+    assert_equal(list(Served(Bundle(tmp_path)).says(examples).logits), wanted)
 
 
 def test_what_cannot_be_packed_is_refused_in_a_sentence(tmp_path: Path) -> None:
