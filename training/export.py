@@ -144,7 +144,9 @@ def _document(
         "stages": stages,
         "cuts": [{"tensors": [_crossing(network, tensors[key], key, cuts) for key in names]} for names in crossings],
         "exits": [
-            {"stage": stage, "logits": network.logits_name(stage), "temperature": 1.0} for stage in network.exits
+            {"stage": stage, "logits": network.logits_name(stage), "temperature": 1.0}
+            | ({"gate": network.gate_name(stage)} if network.parts[stage].gate is not None else {})
+            for stage in network.exits
         ],
         "operating_points": {
             point: {"criterion": "max-probability", "thresholds": [*everything, 0.0]} for point in ("default", "full")
@@ -168,7 +170,8 @@ def _crossing(network: MultiExitNetwork, tensor: Tensor, name: str, cuts: CutSet
 
 
 def _parameters(network: MultiExitNetwork, stage: int) -> int:
-    modules = [network.bodies[stage], *([network.heads[str(stage)]] if stage in network.exits else [])]
+    part = network.parts[stage]
+    modules = [module for module in (part.body, part.head, part.gate) if module is not None]
     return sum(p.numel() for module in modules for p in module.parameters())
 
 

@@ -21,13 +21,21 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"b-lenet": b_lenet, "resnet": Res
 
 
 def make_network(source: RecipeFile, data: Examples) -> MultiExitNetwork:
-    """Build the recipe's network with random weights that the seed fixes, and put exits on it if it has none.
+    """Build the recipe's network with random weights that the seed fixes, with what its training needs.
+
+    A network without exits gets them.
 
     Raises:
         ConfigError: when there is no such network, it does not take its options or the data, or cannot be cut.
     """
-    settings = source.recipe.model
     torch.manual_seed(source.recipe.training.seed)
+    network = _with_exits(source, data)
+    source.recipe.training.prepare(network)
+    return network
+
+
+def _with_exits(source: RecipeFile, data: Examples) -> MultiExitNetwork:
+    settings = source.recipe.model
     loaded = named_model(source)
     own = {"classes": settings.classes, "mean": settings.mean, "std": settings.std, "image": settings.image}
     if isinstance(loaded.model, MultiExitNetwork):

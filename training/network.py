@@ -25,7 +25,7 @@ class StagePart:
 
     `body` takes the tensors of `reads` in that order and returns those of `writes`, one tensor or a tuple.
     `head` takes the tensors of `head_reads` (anything read or written so far, and "logits0", ... of earlier exits)
-    and returns logits [B, C].
+    and returns logits [B, C]. `gate` takes those and returns the logit [B] of stopping here; see `training.gates`.
     """
 
     body: nn.Module
@@ -34,6 +34,7 @@ class StagePart:
 
     head: nn.Module | None = None
     head_reads: tuple[str, ...] = ()
+    gate: nn.Module | None = None
 
 
 class MultiExitNetwork(nn.Module):
@@ -64,16 +65,27 @@ class MultiExitNetwork(nn.Module):
         shapes: Mapping[str, tuple[int | str, ...]] | None = None,
     ) -> None:
         super().__init__()
-        self.parts = tuple(stages)
+        self.parts: tuple[StagePart, ...] = ()
         self.inputs = tuple(inputs)
         self.classes = tuple(classes)
         self.image = image
         self.buckets = {symbol: tuple(sizes) for symbol, sizes in (buckets or {}).items()}
         self.sample = dict(sample) if sample is not None else None
         self.shapes = dict(shapes or {})
-        _check(self.parts, {spec.name for spec in self.inputs})
-        self.bodies = nn.ModuleList(part.body for part in self.parts)
-        self.heads = nn.ModuleDict({str(k): part.head for k, part in enumerate(self.parts) if part.head is not None})
+        self.set_parts(stages)
+
+    def set_parts(self, stages: Sequence[StagePart]) -> None:
+        """Take other stages, such as the same ones with gates.
+
+        Raises:
+            ConfigError: as when a network is made.
+        """
+        stages = tuple(stages)
+        _check(stages, {spec.name for spec in self.inputs})
+        self.parts = stages
+        self.bodies = nn.ModuleList(part.body for part in stages)
+        self.heads = nn.ModuleDict({str(k): part.head for k, part in enumerate(stages) if part.head is not None})
+        self.gates = nn.ModuleDict({str(k): part.gate for k, part in enumerate(stages) if part.gate is not None})
 
     @property
     def exits(self) -> tuple[int, ...]:
@@ -83,6 +95,10 @@ class MultiExitNetwork(nn.Module):
     def logits_name(self, stage: int) -> str:
         """Name of the logits that the exit of `stage` writes."""
         return f"logits{self.exits.index(stage)}"
+
+    def gate_name(self, stage: int) -> str:
+        """Name of the logit that the gate of `stage` writes."""
+        return f"gate{self.exits.index(stage)}"
 
     def crossing(self, cut: int) -> tuple[str, ...]:
         """Names of the tensors alive at the cut behind stage `cut`: written or given before it, read after it.
@@ -104,10 +120,12 @@ class MultiExitNetwork(nn.Module):
         return tuple(dict.fromkeys((*part.reads, *(name for name in part.head_reads if name not in own))))
 
     def stage_writes(self, stage: int) -> tuple[str, ...]:
-        """What stage `stage` hands on: its tensors that someone reads later, then the logits of its exit."""
+        """What stage `stage` hands on: its tensors that someone reads later, then the logits of its exit and gate."""
         crossing = self.crossing(stage) if stage < len(self.parts) - 1 else ()
         writes = tuple(name for name in self.parts[stage].writes if name in crossing)
-        return (*writes, self.logits_name(stage)) if stage in self.exits else writes
+        if stage in self.exits:
+            writes = (*writes, self.logits_name(stage))
+        return writes if self.parts[stage].gate is None else (*writes, self.gate_name(stage))
 
     def row_shape(self, name: str, tensor: Tensor) -> tuple[int | str, ...]:
         """Row shape of a tensor as a manifest gives it: symbols where rows may differ."""
@@ -126,9 +144,13 @@ class MultiExitNetwork(nn.Module):
         return dict(zip(part.writes, (made,) if isinstance(made, Tensor) else made, strict=True))
 
     def run_head(self, stage: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the exit head of a stage on what is known by then; returns its logits [B, C] by name."""
+        """Run the exit head of a stage, and its gate, on what is known by then; returns their logits [B, C], [B]."""
         head_reads = self.parts[stage].head_reads
-        return {self.logits_name(stage): self.heads[str(stage)](*(tensors[name] for name in head_reads))}
+        logits_BC = self.heads[str(stage)](*(tensors[name] for name in head_reads))
+        made = {self.logits_name(stage): logits_BC}
+        if self.parts[stage].gate is not None:
+            made[self.gate_name(stage)] = self.gates[str(stage)](logits_BC)
+        return made
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Logits [B, C] of every exit for a batch, without any exit being taken."""
@@ -181,4 +203,8 @@ def _check(parts: Sequence[StagePart], known: set[str]) -> None:
             raise ConfigError(f"The exit of stage {number} names no tensor under head_reads.")
         if part.head is not None:
             known.add(f"logits{exits}")
+            if part.gate is not None:
+                if f"gate{exits}" in known:
+                    raise ConfigError(f"Stage {number} writes 'gate{exits}' again. Every tensor is written once.")
+                known.add(f"gate{exits}")
             exits += 1

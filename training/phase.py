@@ -8,7 +8,7 @@ Tensor names carry their axes: B rows of a batch, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -22,7 +22,8 @@ class Answers:
     """What a network says about a batch."""
 
     logits: Mapping[int, Tensor]  # [B, C] by number of the exit
-    crossing: tuple[Tensor, ...]  # the float tensors that cross a cut, each once
+    crossing: tuple[Tensor, ...] = ()  # the float tensors that cross a cut, each once
+    gates: Mapping[int, Tensor] = field(default_factory=dict)  # logits [B] by number of the exit, where it has one
 
 
 class Loss(Protocol):
@@ -78,6 +79,7 @@ def answer(network: MultiExitNetwork, inputs: tuple[Tensor, ...], exits: tuple[i
     crossing = dict.fromkeys(name for cut in range(len(network.parts) - 1) for name in network.crossing(cut))
     return Answers(
         logits={number: tensors[f"logits{number}"] for number in exits},
+        gates={number: tensors[f"gate{number}"] for number in exits if network.parts[network.exits[number]].gate},
         crossing=tuple(
             tensors[name]
             for name in crossing

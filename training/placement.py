@@ -13,7 +13,7 @@ Tensor names carry their axes: N rows of a split, C classes, E exits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,15 @@ class Measured:
         *,
         criterion: str = "max-probability",
         temperatures: Sequence[float] | None = None,
+        gates: Mapping[int, Array] | None = None,
     ) -> Measured:
-        """From logits [N, C] of every exit."""
+        """From logits [N, C] of every exit, and those [N] of the gates by exit."""
         if criterion not in CRITERIA:
             raise ConfigError(f"criterion is {criterion!r}. It must be one of {', '.join(sorted(CRITERIA))}.")
         rule = CRITERIA[criterion]
         warmth = temperatures or [1.0] * len(logits)
-        outputs = [Outputs.of(one, t) for one, t in zip(logits, warmth, strict=True)]
+        learned = gates or {}
+        outputs = [Outputs.of(one, t, learned.get(k)) for k, (one, t) in enumerate(zip(logits, warmth, strict=True))]
         return cls(scores=ExitScores.scored(outputs, rule), labels_N=labels_N, costs=costs, criterion=rule)
 
     def outcome(self, exits: Sequence[int], thresholds: Sequence[float]) -> tuple[float, float, Array]:

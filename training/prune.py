@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.errors import ConfigError
 from common.types import Array
 from training.cost import costs
 from training.network import MultiExitNetwork, StagePart
+from training.phase import Answers, answer
 from training.placement import Measured
 
 _LOGITS = re.compile(r"logits(\d+)")
@@ -40,7 +42,7 @@ def keep_exits(network: MultiExitNetwork, kept: Sequence[int]) -> MultiExitNetwo
     for stage, part in enumerate(network.parts):
         number = network.exits.index(stage) if stage in network.exits else None
         if number not in numbers:
-            stages.append(replace(part, head=None, head_reads=()))
+            stages.append(replace(part, head=None, head_reads=(), gate=None))
             continue
         stages.append(replace(part, head_reads=tuple(_renumbered(name, number, numbers) for name in part.head_reads)))
     return rebuilt(network, stages).train(network.training)
@@ -78,17 +80,23 @@ def measure(
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    parts: list[tuple[Array, ...]] = []
+    everyone = tuple(range(len(network.exits)))
+    parts: list[Answers] = []
     try:
         with torch.inference_mode():
             for at in range(0, len(labels_N), _ROWS):
-                rows = (torch.from_numpy(np.array(inputs[s.name][at : at + _ROWS])) for s in network.inputs)
-                parts.append(tuple(logits.float().numpy() for logits in network(*rows)))
+                rows = tuple(torch.from_numpy(np.array(inputs[s.name][at : at + _ROWS])) for s in network.inputs)
+                parts.append(answer(network, rows, everyone))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    logits = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return Measured.of(logits, labels_N, costs(network), criterion=criterion, temperatures=temperatures)
+    logits = [_joined([part.logits[number] for part in parts]) for number in everyone]
+    gates = {number: _joined([part.gates[number] for part in parts]) for number in parts[0].gates}
+    return Measured.of(logits, labels_N, costs(network), criterion=criterion, temperatures=temperatures, gates=gates)
+
+
+def _joined(parts: Sequence[Tensor]) -> Array:
+    return torch.cat(list(parts)).float().numpy()
 
 
 def _renumbered(name: str, reader: int | None, numbers: Mapping[int, int]) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.network import MultiExitNetwork
     from training.phase import Phase
 
-RECIPES = ("joint", "layer-wise", "exits-only", "mixed", "distilled")
+RECIPES = ("joint", "layer-wise", "exits-only", "mixed", "distilled", "gated")
 _CROP_FLIP = {"crop": 4, "flip": True}  # He et al., "Deep Residual Learning", 2016, section 4.2
 
 
@@ -68,6 +68,9 @@ class TrainingSettings(Strict):
         if value is not None and info.data.get("optimizer") != "sgd":
             raise ValueError("It has no effect unless optimizer is sgd")
         return value
+
+    def prepare(self, network: MultiExitNetwork) -> None:
+        """Add to a network what this way to train needs, before weights are loaded or trained."""
 
     @abstractmethod
     def phases(self, network: MultiExitNetwork) -> tuple[Phase, ...]:

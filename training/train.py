@@ -70,10 +70,11 @@ def train(
     Raises:
         ConfigError: when the settings or the data do not fit the network.
     """
-    phases = settings.phases(network)
     check_fits(network, train_split, validation_split, settings)
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
+    settings.prepare(network)
+    phases = settings.phases(network)
     run = _Run(network, train_split, validation_split, settings, phases, report)
     report.line(f"training in {run.precision}, {threads} {'thread' if threads == 1 else 'threads'}")
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag
 
 from training.methods.distilled import DistilledTraining
 from training.methods.exits_only import ExitsOnlyTraining
+from training.methods.gated import GatedTraining
 from training.methods.joint import JointTraining
 from training.methods.layer_wise import LayerWiseTraining
 from training.methods.mixed import MixedTraining
@@ -19,6 +20,7 @@ METHODS: dict[str, type[TrainingSettings]] = {
     "exits-only": ExitsOnlyTraining,
     "mixed": MixedTraining,
     "distilled": DistilledTraining,
+    "gated": GatedTraining,
 }
 assert tuple(METHODS) == RECIPES
 
@@ -34,6 +36,7 @@ TrainingSection = Annotated[
     | Annotated[LayerWiseTraining, Tag("layer-wise")]
     | Annotated[ExitsOnlyTraining, Tag("exits-only")]
     | Annotated[MixedTraining, Tag("mixed")]
-    | Annotated[DistilledTraining, Tag("distilled")],
+    | Annotated[DistilledTraining, Tag("distilled")]
+    | Annotated[GatedTraining, Tag("gated")],
     Discriminator(_recipe),
 ]
