@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import Stage, from_npy, pixels
 
 PORT, BATCH, WAIT_MS = (int(os.environ[name]) for name in ("BENCH_PORT", "BENCH_BATCH", "BENCH_WAIT_MS"))
+WORKERS = int(os.environ.get("BENCH_WORKERS", "1"))
 SHIPPED = os.environ.get("BENCH_JSON") == "shipped"  # its own json, or the orjson that a careful user takes
 sys.argv[1:] = ["--address", "127.0.0.1", "--port", str(PORT), "--log-level", "error"]
 
@@ -44,7 +45,7 @@ class Lenet(Worker):
 if __name__ == "__main__":
     server = Server()
     if BATCH == 1:
-        server.append_worker(Lenet, num=1)
+        server.append_worker(Lenet, num=WORKERS)
     else:
-        server.append_worker(Lenet, num=1, max_batch_size=BATCH, max_wait_time=WAIT_MS)
+        server.append_worker(Lenet, num=WORKERS, max_batch_size=BATCH, max_wait_time=WAIT_MS)
     server.run()

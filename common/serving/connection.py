@@ -13,7 +13,7 @@ from collections import deque
 import httptools
 
 from common.serving.asgi import Headers, error_body
-from common.serving.exchange import AsgiExchange, Exchange, QuickExchange, Reply
+from common.serving.exchange import AsgiExchange, Exchange, Quick, QuickExchange, Reply
 from common.serving.hub import NEVER, Hub, Stage
 from common.serving.parsing import http_parser, http_scope, without_upgrade
 
@@ -61,6 +61,11 @@ class Connection(asyncio.Protocol):
         self._deaf = self._deaf or self._arriving is None
         if not self.busy:
             self._transport.close()
+
+    def cut_short(self) -> None:
+        """End the quick request that is served: the server does not wait any longer."""
+        if self._serving and isinstance(self._queue[0], QuickExchange):
+            self._queue[0].cut_short()
 
     def abort(self) -> None:
         """Close at once."""
@@ -138,6 +143,10 @@ class Connection(asyncio.Protocol):
         """Parse, and serve what is whole."""
         if self._deaf:
             return
+        fresh = self._stage is Stage.IDLE or (self._stage is Stage.HEAD and not self._fed)  # a request begins
+        if fresh and (known := self.hub.heads.find(data)):
+            self._known(*known)
+            return
         limits = self.hub.limits
         if self._stage is Stage.IDLE:
             self._stage = Stage.HEAD
@@ -146,6 +155,8 @@ class Connection(asyncio.Protocol):
         if self._stage is Stage.HEAD:
             self._fed += self._read
         self._feed(data)
+        if fresh and self._stage is Stage.IDLE:
+            self._learn(data)
         if self._stage is Stage.HEAD and self._fed > limits.head_bytes:
             self._refuse(431, "too_large", f"The request's head is longer than {limits.head_bytes} bytes.")
         self._serve()
@@ -216,7 +227,7 @@ class Connection(asyncio.Protocol):
         path, _, query = self._url.partition(b"?")
         route = self.hub.quick.get(path)
         if route is not None and not self._expects and self._parser.get_method() == b"POST":
-            self._arriving = QuickExchange(self, route, headers, query, keep_alive=self._keeps_alive())
+            self._arriving = QuickExchange(self, route(headers, query), headers, keep_alive=self._keeps_alive())
         else:
             self._arriving = self._asgi()
         self._stage = Stage.BODY
@@ -252,6 +263,22 @@ class Connection(asyncio.Protocol):
                 self.due = time.monotonic() + self.hub.limits.idle_s
 
     # ------------------------------------------------------------------ inside
+    def _known(self, quick: Quick, body: bytes) -> None:
+        """Serve a whole request whose head has been parsed before."""
+        self._stage = Stage.IDLE
+        self.due = NEVER
+        self._deaf = self._ending
+        self._queue.append(QuickExchange(self, quick, [], keep_alive=True, body=body))
+        self._serve()
+        if len(self._queue) > 1:
+            self.pace()
+
+    def _learn(self, data: bytes) -> None:
+        """Know the head again that the whole of `data` began with."""
+        last = self._queue[-1] if self._queue else None
+        if isinstance(last, QuickExchange) and last.keep_alive:
+            self.hub.heads.learn(data, last.quick, last.headers, len(last.body))
+
     def _feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)

@@ -1,7 +1,7 @@
 """One request and its response on a connection.
 
-Most are served by an ASGI application. A quick exchange is a whole small request that a coroutine answers with one
-JSON body: no scope, no messages, and no task where the answer is ready at once.
+Most are served by an ASGI application. A quick exchange is a whole small request that is answered with one JSON body,
+at once or later: no scope, no messages, no coroutine and no task.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from common.serving.asgi import Headers, Message, Scope, error_body
-from common.serving.eager import Rest, begin
 
 if TYPE_CHECKING:
     from common.serving.connection import Connection
@@ -45,7 +44,17 @@ class Reply(NamedTuple):
         )
 
 
-QuickRoute = Callable[[Headers, bytes, bytes], Coroutine[Any, Any, Reply]]  # headers, query, body
+class Work(Protocol):
+    """A request that is being answered."""
+
+    def withdraw(self) -> None:
+        """Nobody waits for the answer any more; none may be given."""
+        ...
+
+
+Respond = Callable[[Reply], None]  # called once, with the answer
+Quick = Callable[[bytes, Respond], Work | None]  # body -> the answer, before it returns or later
+QuickRoute = Callable[[Headers, bytes], Quick]  # headers, query -> what answers all requests with such a head
 
 _INTERNAL = Reply(500, error_body("internal", "The request failed on this tier. The tier goes on."))
 _DRAINING = Reply(503, error_body("draining", "This tier is shutting down."))
@@ -54,20 +63,19 @@ _DRAINING = Reply(503, error_body("draining", "This tier is shutting down."))
 class QuickExchange:
     """A small request for a quick route."""
 
-    __slots__ = ("_chunks", "_gone", "_headers", "_length", "_line", "_query", "_route", "_task", "keep_alive")
+    __slots__ = ("_chunks", "_length", "_line", "_over", "_work", "headers", "keep_alive", "quick")
 
     def __init__(
-        self, line: Connection, route: QuickRoute, headers: Headers, query: bytes, *, keep_alive: bool
+        self, line: Connection, quick: Quick, headers: Headers, *, keep_alive: bool, body: bytes | None = None
     ) -> None:
         self.keep_alive = keep_alive
+        self.quick = quick
+        self.headers = headers
         self._line = line
-        self._route = route
-        self._headers = headers
-        self._query = query
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] = [] if body is None else [body]
         self._length = 0
-        self._task: asyncio.Task[None] | None = None
-        self._gone = False
+        self._work: Work | None = None
+        self._over = False  # answered, or nobody waits any more
 
     @property
     def body(self) -> bytes:
@@ -83,37 +91,37 @@ class QuickExchange:
     def start(self) -> None:
         """Answer; the body is complete."""
         try:
-            outcome = begin(self._route(self._headers, self._query, self.body))
+            work = self.quick(self.body, self._reply)
         except Exception as error:
-            outcome = _failed(error)
-        if isinstance(outcome, Reply):
-            self._reply(outcome)
+            self._reply(_failed(error))
         else:
-            self._task = self._line.hub.run(self._later(outcome))
+            if not self._over:
+                self._work = work
 
     def leave(self) -> None:
         """The caller has gone: the request is withdrawn."""
-        self._gone = True
-        if self._task is not None:
-            self._task.cancel()
+        self._over = True
+        if self._work is not None:
+            self._work.withdraw()
+            self._work = None
 
-    async def _later(self, rest: Rest[Reply]) -> None:
-        try:
-            reply = await rest
-        except asyncio.CancelledError:
-            if self._gone or not self._line.hub.stopping:
-                self._line.abort()
-                raise
-            reply = _DRAINING
-        except Exception as error:
-            reply = _failed(error)
-        if not self._gone:
-            self._reply(reply)
+    def cut_short(self) -> None:
+        """The server stops before the answer is there."""
+        if not self._over:
+            work, self._work = self._work, None
+            self._reply(_DRAINING)
+            if work is not None:
+                work.withdraw()
 
     def _reply(self, reply: Reply) -> None:
-        self.keep_alive = self.keep_alive and not self._line.is_last(self)
-        self._line.write(reply.to_wire(close=not self.keep_alive))
-        self._line.finished(self)
+        if self._over:
+            return
+        self._over = True
+        self._work = None
+        line = self._line
+        self.keep_alive = self.keep_alive and not line.is_last(self)
+        line.write(reply.to_wire(close=not self.keep_alive))
+        line.finished(self)
 
 
 class AsgiExchange:

@@ -37,7 +37,7 @@ class HttpServer:
         """Listen and serve.
 
         Args:
-            app: what answers. Where it has an attribute `quick`, path -> coroutine function, that answers small POST
+            app: what answers. Where it has an attribute `quick`, path -> QuickRoute, that answers small POST
                 requests to these paths.
             host: the address to listen on.
             port: 0 for any free one; `port` of the result tells which.
@@ -67,8 +67,11 @@ class HttpServer:
         while any(connection.busy for connection in hub.connections) and time.monotonic() < until:
             await asyncio.sleep(_LOOK_S)
         hub.stopping = True
+        if busy := [connection for connection in hub.connections if connection.busy]:
+            log.warning("requests on %d connections were still running after %g s: they end", len(busy), grace_s)
+        for connection in busy:
+            connection.cut_short()
         if left := list(hub.tasks):
-            log.warning("%d requests were still running after %g s: they are cancelled", len(left), grace_s)
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=1.0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.serving.asgi import AsgiApp
 from common.serving.exchange import QuickRoute
+from common.serving.known_heads import KnownHeads
 
 if TYPE_CHECKING:
     from common.serving.connection import Connection
@@ -46,6 +47,7 @@ class Hub:
     app: AsgiApp
     quick: Mapping[bytes, QuickRoute]  # path -> what answers small POST requests to it
     limits: HttpLimits
+    heads: KnownHeads = field(default_factory=KnownHeads)
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     stopping: bool = False  # tasks that are cancelled now should say so to their callers

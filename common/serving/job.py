@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from common.criteria import Criterion
@@ -68,28 +69,38 @@ class Job:
         self._ended = ended
         self._over = over
 
-    def answer(self, chunk: Chunk, outcome: Outcome, degraded: Degraded | None = None) -> None:
-        """Answer all rows of a chunk from a local exit."""
+    def answer(self, chunk: Chunk, outcome: Outcome, at: int = 0, degraded: Degraded | None = None) -> None:
+        """Answer all rows of a chunk from a local exit.
+
+        Args:
+            chunk: the rows.
+            outcome: what the exit said about these and perhaps other rows.
+            at: where the chunk's rows begin in it.
+            degraded: why a later exit was not asked.
+        """
+        ids = chunk.ids
+        rows = slice(at, at + len(ids))
         hops = (Hop(tier=self.tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3),)
-        probabilities: list[tuple[float, ...] | None] = [None] * len(chunk)
-        if outcome.probs_BC is not None:
-            probabilities = [tuple(row) for row in outcome.probs_BC.tolist()]
-        answers = [
-            Answer(
-                row=row,
-                label=label,
-                confidence=confidence,
-                exit=outcome.exit,
-                tier=self.tier,
-                degraded=degraded,
-                hops=hops,
-                probabilities=probs,
-            )
-            for row, label, confidence, probs in zip(
-                chunk.ids, outcome.labels, outcome.confidences, probabilities, strict=True
-            )
-        ]
-        self.deliver_some(answers)
+        probabilities: Iterable[tuple[float, ...] | None] = repeat(None)
+        if outcome.probs_BC is not None and self.request.want_probabilities:
+            probabilities = map(tuple, outcome.probs_BC[rows].tolist())
+        self.deliver_some(
+            [
+                Answer(
+                    row=row,
+                    label=label,
+                    confidence=confidence,
+                    exit=outcome.exit,
+                    tier=self.tier,
+                    degraded=degraded,
+                    hops=hops,
+                    probabilities=probs,
+                )
+                for row, label, confidence, probs in zip(
+                    ids, outcome.labels[rows], outcome.confidences[rows], probabilities, strict=False
+                )
+            ]
+        )
 
     def deliver_some(self, answers: Sequence[Answer]) -> None:
         """Pass answers on and finish when they were the last."""

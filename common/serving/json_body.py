@@ -119,14 +119,14 @@ class JsonBody:
                 spelled += key + ("true" if value else "false")
             else:
                 spelled += key
-        if body.count(b'"') != 2 * quoted:
+        if not _stands(body, b'"', 2 * quoted):
             return False
         # true holds an r, false and null an l
-        if body.count(b"r") != spelled.count("r") or body.count(b"l") != spelled.count("l"):
+        if not _stands(body, b"r", spelled.count("r")) or not _stands(body, b"l", spelled.count("l")):
             return False
         if not self._whole:
             return True
-        return b"." not in body and b"E" not in body and body.count(b"e") == spelled.count("e")
+        return b"." not in body and b"E" not in body and _stands(body, b"e", spelled.count("e"))
 
     def _exactly(self, inputs: list[object]) -> Tensors:
         sizes_of_rows: list[Sizes] = [{} for _ in inputs]
@@ -154,6 +154,16 @@ class JsonBody:
             has = ", ".join(described(key) for key in list(value)[:16]) or "no keys"
             raise Malformed(f"{where} has {has}. It must have the keys {', '.join(self._columns)}.", "bad_tensors")
         return {name: (value[name], f"{where}.{name}") for name in self._columns}
+
+
+def _stands(body: bytes, character: bytes, times: int) -> bool:
+    """Whether a character stands in the body exactly so often; for few times much quicker than counting them."""
+    at = -1
+    for _ in range(times):
+        at = body.find(character, at + 1)
+        if at < 0:
+            return False
+    return body.find(character, at + 1) < 0
 
 
 def _check_twins(body: bytes, options: Mapping[str, object], inputs: list[object]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from common.serving.histogram import Histogram, Series
+from common.serving.tally import Tally
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -21,13 +22,12 @@ class Metrics:
     def __init__(self, tier: str) -> None:
         self.registry = CollectorRegistry()
         self._tier = tier
-        self._answers = Counter(
-            "offramp_answers_total",
+        self._answers = Tally(
+            "offramp_answers",
             "Rows returned to their caller, by the tier that decided, exit and reason of degradation.",
             ("tier", "by", "exit", "degraded"),
-            registry=self.registry,
         )
-        self._answer_children: dict[tuple[str, int, str], Counter] = {}
+        self.registry.register(self._answers)
         self._refused = Counter(
             "offramp_refused_total", "Requests refused, by reason.", ("tier", "reason"), registry=self.registry
         )
@@ -62,11 +62,7 @@ class Metrics:
 
     def answered(self, by: str, exit: int, degraded: str | None, rows: int) -> None:
         """Count rows that go back to their caller."""
-        key = (by, exit, degraded or "")
-        child = self._answer_children.get(key)
-        if child is None:
-            child = self._answer_children[key] = self._answers.labels(self._tier, by, str(exit), degraded or "")
-        child.inc(rows)
+        self._answers.add((self._tier, by, str(exit), degraded or ""), rows)
 
     def refused(self, reason: str) -> None:
         """Count a refused request."""

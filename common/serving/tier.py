@@ -25,7 +25,7 @@ from common.errors import (
 from common.limits import Limits
 from common.runtimes import StageRunner
 from common.serving.batcher import Batcher
-from common.serving.chunk import Chunk
+from common.serving.chunk import Chunk, Outcome
 from common.serving.exits import Exits
 from common.serving.forwarder import Forwarder
 from common.serving.job import Job
@@ -222,7 +222,7 @@ class Tier:
         elif chunk.job.request.forward:
             self.forwarder.submit(stage, chunk)
         elif chunk.best is not None:
-            self._answer(chunk)
+            self._answer_best(chunk)
         else:
             chunk.job.fail(len(chunk), Unavailable("No exit lies on this tier, and the rows may not be forwarded."))
 
@@ -242,17 +242,17 @@ class Tier:
             accepted: Sequence[bool] = ()
             if verdict is not None:
                 accepted = verdict.accepted[part]
-                chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
                 if all(accepted):
-                    self._answer(chunk)
+                    self._answer(chunk, verdict.outcome, part.start)
                     continue
+                chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
                 chunk.state = {name: value[part] for name, value in verdict.state.items()}
             if live is None:
                 live = self._live(stage + 1, tensors, outputs)
             chunk.tensors = {name: tensor[part] for name, tensor in live.items()}
             if any(accepted):
                 self._advance(stage + 1, chunk.take([i for i, yes in enumerate(accepted) if not yes]))
-                self._answer(chunk.take([i for i, yes in enumerate(accepted) if yes]))
+                self._answer_best(chunk.take([i for i, yes in enumerate(accepted) if yes]))
             else:
                 self._advance(stage + 1, chunk)
 
@@ -260,14 +260,18 @@ class Tier:
         """The tensors that must be there before `stage`: written just now, or passing through."""
         return {name: written[name] if name in written else before[name] for name in self._manifest.live(stage)}
 
-    def _answer(self, chunk: Chunk, degraded: Degraded | None = None) -> None:
+    def _answer(self, chunk: Chunk, outcome: Outcome, at: int, degraded: Degraded | None = None) -> None:
+        """Answer a chunk from an exit computed here; its rows stand in the outcome from `at` on."""
+        chunk.job.answer(chunk, outcome, at, degraded)
+        if chunk.job.request.purpose is Purpose.ANSWER:
+            self.metrics.answered(self.name, outcome.exit, degraded, len(chunk.ids))
+        else:
+            self.metrics.audit.inc(len(chunk.ids))
+
+    def _answer_best(self, chunk: Chunk, degraded: Degraded | None = None) -> None:
         """Answer a chunk from the deepest exit computed here."""
         assert chunk.best is not None
-        chunk.job.answer(chunk, chunk.best, degraded)
-        if chunk.job.request.purpose is Purpose.ANSWER:
-            self.metrics.answered(self.name, chunk.best.exit, degraded, len(chunk))
-        else:
-            self.metrics.audit.inc(len(chunk))
+        self._answer(chunk, chunk.best, 0, degraded)
 
     def _expire(self, chunk: Chunk) -> None:
         self._give_up(chunk, DeadlineExceeded("The time ran out while the request waited for a free runtime."))
@@ -279,7 +283,7 @@ class Tier:
         if chunk.best is None:
             chunk.job.fail(len(chunk), error)
         else:
-            self._answer(chunk, degraded_reason(error))
+            self._answer_best(chunk, degraded_reason(error))
 
     def _received(self, chunk: Chunk, answers: list[Answer]) -> None:
         """Upstream's answers go to the caller."""

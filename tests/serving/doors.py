@@ -1,7 +1,9 @@
 """A core that answers from the tensors themselves, and small bundles for it: doors are tested without a network."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from common.bundle import Bundle, write_manifest
 from common.limits import Limits
 from common.manifest import Manifest
 from common.manifest_reader import parse_manifest
-from common.serving.upstream import Deliver
+from common.serving.upstream import Deliver, Ended
 from common.types import Answer, Degraded, Hop, Request, Tensors
 
 CLASSES = 5
@@ -55,6 +57,28 @@ def manifest_of(doc: dict[str, Any]) -> Manifest:
     return parse_manifest(doc)
 
 
+class FakeJob:
+    """An answer under way, begun at once."""
+
+    def __init__(self, answer: Coroutine[Any, Any, None], ended: Ended) -> None:
+        self.over = False
+        self._ended = ended
+        self._task = asyncio.get_running_loop().create_task(self._run(answer))
+
+    async def _run(self, answer: Coroutine[Any, Any, None]) -> None:
+        error: Any = None
+        try:
+            await answer
+        except Exception as raised:
+            error = raised
+        self.over = True
+        self._ended(error)
+
+    def withdraw(self) -> None:
+        self.over = True
+        self._task.cancel()
+
+
 class FakeCore:
     """Answers each row with the sum of its first tensor, modulo the classes; remembers what it was asked."""
 
@@ -88,6 +112,9 @@ class FakeCore:
             deliver(answers[middle:][::-1])  # in pieces and out of order
             await asyncio.sleep(0)
         deliver(answers[:middle] or answers)
+
+    def submit(self, request: Request, deliver: Deliver, ended: Ended) -> FakeJob:
+        return FakeJob(self.answer(request, deliver), ended)
 
     def refused(self, code: str) -> None:
         self.refusals.append(code)
