@@ -6,8 +6,9 @@ import argparse
 import importlib
 
 from benchmarks import report
+from benchmarks.results import CannotRun
 
-NAMES = ("local", "hop", "batching", "codec", "tier", "scale")
+NAMES = ("local", "hop", "batching", "codec", "tier", "scale", "fog")
 
 
 def main() -> None:
@@ -20,12 +21,18 @@ def main() -> None:
     if unknown := set(chosen.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}. It must be one of {', '.join(NAMES)}.")
     names = tuple(chosen.names) or NAMES
+    not_run = []
     for name in () if chosen.report else names:
         print(f"== {name}", flush=True)
         benchmark = importlib.import_module(f"benchmarks.{name}")
-        print(benchmark.tables(benchmark.run(quick=chosen.quick)))
+        try:
+            print(benchmark.tables(benchmark.run(quick=chosen.quick)))
+        except CannotRun as reason:
+            not_run.append(f"{name} was not run. {reason}")
     if not chosen.quick:
         report.write(names)
+    if not_run:
+        raise SystemExit("\n".join(not_run))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import signal
@@ -17,7 +18,9 @@ from typing import Any
 from benchmarks.paths import ROOT
 
 START_S = 60.0
+_PR_SET_PDEATHSIG = 1
 _children: list[Child] = []
+_libc = ctypes.CDLL(None)
 
 
 class Child:
@@ -28,6 +31,7 @@ class Child:
         environ: added to this process's environment.
         piped: whether lines are exchanged with it over its standard input and output.
         log: takes what it prints.
+        pass_fds: descriptors that it inherits.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         piped: bool = False,
         log: Path | None = None,
+        pass_fds: Collection[int] = (),
     ) -> None:
         pipe = subprocess.PIPE if piped else subprocess.DEVNULL
         if log is not None:
@@ -51,6 +56,8 @@ class Child:
             stdout=pipe if piped else (errors or subprocess.DEVNULL),
             stderr=errors,
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
+            preexec_fn=_end_with_parent,
         )
         if errors is not None:
             errors.close()
@@ -189,6 +196,12 @@ def _pass_priority(pid: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(os.nice(0)))
     except OSError:  # no autogroups, or no right to raise the priority
         pass
+
+
+def _end_with_parent() -> None:
+    """However this process ends, its children do not outlive it (Linux), not even stopped ones."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pss_kb(pid: int) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.stats import percentile
+from offramp.load_report import percentile
 
 _GIVE_UP_S = 30.0
 

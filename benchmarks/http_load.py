@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from benchmarks.bodies import accepted_inputs, requests, row_requests
-from benchmarks.stats import percentile
+from offramp.load_report import percentile
 
 _GIVE_UP_S = 20.0
 

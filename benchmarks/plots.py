@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import batching, hop, resnet, scale
+from benchmarks.fog import plot as fog
 from benchmarks.paths import PAGE
 from benchmarks.results import Document
 
@@ -22,9 +23,10 @@ def plot(name: str, document: Document) -> None:
     matplotlib.rcParams.update({"svg.hashsalt": "offramp", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    rows, columns = _SHAPES.get(name, (1, 2))
+    figure, axes = pyplot.subplots(rows, columns, figsize=(9, 3.2 if rows == 1 else 2.6 * rows), layout="constrained")
     _PLOTS[name](axes, document)
-    for each in axes:
+    for each in axes.flat:
         each.spines[["top", "right"]].set_visible(False)
     figure.savefig(PAGE.parent / f"performance-{name}.svg", metadata={"Date": None})
     pyplot.close(figure)
@@ -94,5 +96,6 @@ def _scale(axes: Any, document: Document) -> None:
 
 
 _PLOTS: dict[str, Callable[[Any, Document], None]] = {
-    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale,
+    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale, "fog": fog.draw,
 }  # fmt: skip
+_SHAPES = {"fog": fog.SHAPE}

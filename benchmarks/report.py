@@ -9,7 +9,7 @@ import re
 from benchmarks.paths import PAGE, RESULTS
 from benchmarks.plots import plot
 from benchmarks.results import Document
-from benchmarks.stats import percentile
+from offramp.load_report import percentile
 
 
 def write(names: tuple[str, ...]) -> None:

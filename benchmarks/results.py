@@ -14,6 +14,10 @@ Document = dict[str, Any]
 Cells = dict[str, list[dict[str, float]]]  # cell -> one set of numbers per round
 
 
+class CannotRun(Exception):
+    """This machine lacks what a benchmark needs; one sentence says what."""
+
+
 class Recorder:
     """Collects the rounds of one benchmark.
 

@@ -21,7 +21,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.bodies import accepted_inputs, requests
-from benchmarks.stats import percentile
+from offramp.load_report import percentile
 
 _GIVE_UP_S = 30.0
 

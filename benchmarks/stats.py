@@ -41,8 +41,3 @@ def estimate(values: Sequence[float]) -> Estimate:
 def ratio(of: Sequence[float], to: Sequence[float]) -> Estimate:
     """The median of the per-round ratios `of / to`."""
     return estimate([a / b for a, b in zip(of, to, strict=True)])
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the ordered values do not exceed (nearest rank)."""
-    return ordered[max(int(-(-len(ordered) * share // 1)) - 1, 0)]

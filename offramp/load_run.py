@@ -40,7 +40,8 @@ class Plan:
 class Sample:
     """One answered request."""
 
-    latency_s: float
+    due_s: float  # after the start
+    latency_s: float  # since it was due
     entry: str  # the tier that was asked
     tier: str  # the tier that decided
     exit: int
@@ -113,7 +114,7 @@ async def _run(client: HttpClient, plan: Plan, inputs: Sequence[LoadInput]) -> O
             chosen = order.randrange(len(inputs))
             outcome.sent += 1
             outcome.lateness_s = max(outcome.lateness_s, time.monotonic() - start - due)
-            task = asyncio.create_task(_one(client, plan, requests[chosen], inputs[chosen], start + due, outcome))
+            task = asyncio.create_task(_one(client, plan, requests[chosen], inputs[chosen], start, due, outcome))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         if tasks:
@@ -126,7 +127,9 @@ async def _run(client: HttpClient, plan: Plan, inputs: Sequence[LoadInput]) -> O
     return outcome
 
 
-async def _one(client: HttpClient, plan: Plan, request: bytes, given: LoadInput, due: float, outcome: Outcome) -> None:
+async def _one(
+    client: HttpClient, plan: Plan, request: bytes, given: LoadInput, start: float, due: float, outcome: Outcome
+) -> None:
     try:
         async with asyncio.timeout(plan.give_up_s):
             reply = await client.send(request)
@@ -136,13 +139,14 @@ async def _one(client: HttpClient, plan: Plan, request: bytes, given: LoadInput,
     except ClientError as error:
         outcome.errors[error.kind] += 1
         return
-    latency_s = time.monotonic() - due
+    latency_s = time.monotonic() - start - due
     answer = _answer(reply)
     if reply.status != 200 or answer is None:
         outcome.errors[_kind(reply)] += 1
         return
     outcome.samples.append(
         Sample(
+            due_s=due,
             latency_s=latency_s,
             entry=answer["hops"][0]["tier"] if answer.get("hops") else answer["tier"],
             tier=answer["tier"],

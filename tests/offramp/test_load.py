@@ -14,7 +14,7 @@ from PIL import Image
 from common.errors import ConfigError
 from offramp.cli import main
 from offramp.load_inputs import load_inputs
-from offramp.load_report import percentile, report
+from offramp.load_report import due_latencies, percentile, report
 from offramp.load_run import Outcome, Plan, Sample, arrivals, run_load
 from offramp.precise_timer import PreciseTimer
 from tests.offramp.fake_door import Asked, answer, answers, fake_door, refusal
@@ -81,7 +81,7 @@ def test_percentiles_by_nearest_rank() -> None:
 
 
 def sample(latency_s: float, tier: str = "device", degraded: str | None = None, right: bool | None = True) -> Sample:
-    return Sample(latency_s=latency_s, entry="device", tier=tier, exit=0, degraded=degraded, right=right)
+    return Sample(due_s=0.0, latency_s=latency_s, entry="device", tier=tier, exit=0, degraded=degraded, right=right)
 
 
 def test_the_report_keeps_local_forwarded_and_degraded_apart() -> None:
@@ -98,6 +98,7 @@ def test_the_report_keeps_local_forwarded_and_degraded_apart() -> None:
         "count": 2, "mean": 2.0, "p50": 1.0, "p90": 3.0, "p95": 3.0, "p99": 3.0, "max": 3.0,
     }  # fmt: skip
     assert [document["latency_ms"][group]["count"] for group in ("all", "forwarded", "degraded")] == [4, 1, 1]
+    assert document["latency_ms"]["due"]["count"] == 7  # two errors and one not sent besides
     assert document["accuracy"] == 0.75 and document["labelled"] == 4
     assert document["achieved_rate"] == 2.0
     assert (document["sent"], document["not_sent"], document["completed"]) == (6, 1, 4)
@@ -106,10 +107,19 @@ def test_the_report_keeps_local_forwarded_and_degraded_apart() -> None:
     assert document["errors"] == {"HTTP 429 overloaded": 2}
 
 
+def test_what_got_no_answer_is_no_reason_for_better_percentiles() -> None:
+    outcome = Outcome(sent=96, not_sent=4, elapsed_s=2.0)
+    outcome.samples = [sample(0.001)] * 94
+    outcome.errors.update({"no reply within 3 s": 2})
+    latency = report(Plan(url="u", rate=50.0, seconds=2.0, give_up_s=3.0), outcome)["latency_ms"]
+    assert latency["all"]["p99"] == 1.0
+    assert (latency["due"]["p90"], latency["due"]["p95"], latency["due"]["max"]) == (1.0, 3000.0, 3000.0)
+
+
 def test_a_report_of_nothing() -> None:
     document = report(Plan(url="u", rate=3.0, seconds=2.0), Outcome())
     assert document["accuracy"] is None
-    assert document["latency_ms"] == {"all": None, "local": None, "forwarded": None, "degraded": None}
+    assert document["latency_ms"] == {"all": None, "local": None, "forwarded": None, "degraded": None, "due": None}
 
 
 def test_the_command_reports_what_the_door_said(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +182,7 @@ async def test_at_most_so_many_are_in_flight(images: Path) -> None:
         outcome = await run_load(plan, load_inputs(images, "json"))
         hold.set()
     assert outcome.sent == 4 and outcome.not_sent > 10
+    assert set(due_latencies(plan, outcome)) == {0.4}
     assert outcome.errors == {"no reply within 0.4 s": 4}
 
 

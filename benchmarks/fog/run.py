@@ -1,0 +1,148 @@
+"""Three tiers behind emulated links: device alone, compressed input to the cloud, static splits, offramp.
+
+Every tier is `offramp serve` in a network namespace of its own. The device has a core that is held to a share of its
+speed; edge, cloud, the links and the load share the other one. Each cell of the map is measured alone and kept under
+build/, so that a run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fog.cells import LOADS, Cell, Times, cells, measure
+from benchmarks.fog.images import images_of
+from benchmarks.fog.layouts import FULL, Field, field
+from benchmarks.fog.namespaces import missing
+from benchmarks.fog.place import Place
+from benchmarks.paths import BUILT, ROOT
+from benchmarks.results import CannotRun, Document, Recorder
+from common.bundle import Bundle
+
+BUNDLE = ROOT / "bundles" / "fashion-mnist-resnet"
+POINTS = ("guaranteed", "default")  # the first that the bundle has: as close to the whole network as it gets
+TIMES = Times(try_s=2.0, requests=300, rounds=3)
+_QUICK = Times(try_s=0.5, requests=20, rounds=2, least_s=0.5)
+_KEPT = BUILT / "fog"
+
+
+def run(*, quick: bool, bundle: Path = BUNDLE, until: float | None = None) -> Document | None:
+    """Measure and save; None when `until` (of time.monotonic()) came before the last cell.
+
+    Raises:
+        CannotRun: when this machine cannot hold the links, or the bundle is not there.
+    """
+    if reason := missing():
+        raise CannotRun(reason)
+    if not bundle.is_dir():
+        raise CannotRun(f"{bundle} is not there. `make bundle RECIPE=...` makes it.")
+    served = Bundle(bundle)
+    points = served.manifest.operating_points
+    point = next(name for name in POINTS if name in points)
+    ways = field(len(served.manifest.stages), inputs=_inputs_are_small(bundle), point=point)
+    times = _QUICK if quick else TIMES
+    recorder = Recorder(
+        "fog", rounds=times.rounds, requests_per_cell=times.requests, bundle=served.name, loads=LOADS, point=point,
+        measured={name: dict(points[name].measured or {}) for name in (point, FULL)},
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    wanted = cells(quick)
+    for share in dict.fromkeys(cell.share for cell in wanted):
+        group = [cell for cell in wanted if cell.share == share]
+        kept = {} if quick else _kept(group, served.digest)
+        found |= kept
+        left = [cell for cell in group if cell.name not in kept]
+        if left and not _measure(found, recorder, bundle, ways, left, times, served.digest, until):
+            return None
+    recorder.round_done(len(found) - 1, len(wanted))
+    return recorder.save(keep=not quick, cells=found)
+
+
+def _inputs_are_small(bundle: Path) -> bool:
+    """Whether the compressed input takes fewer bytes than some cut's coded activation, as the evaluation measured."""
+    path = bundle / "evaluation.json"
+    cuts = json.loads(path.read_text()).get("forwarded_bytes", []) if path.exists() else []
+    return not cuts or any(cut["input_zlib"] < cut["coded"] for cut in cuts)
+
+
+def _measure(
+    found: dict[str, Any],
+    recorder: Recorder,
+    bundle: Path,
+    ways: Field,
+    left: list[Cell],
+    times: Times,
+    digest: str,
+    until: float | None,
+) -> bool:
+    """Measure cells of one share; False when time ran out."""
+    place = Place(bundle, ways.layouts, images_of(bundle), left[0].share)
+    try:
+        capacity = _capacity(place, ways, left[0].share, digest)
+        took = 0.0
+        for cell in left:
+            if until is not None and time.monotonic() + took * 1.1 > until:
+                return False
+            begin = time.monotonic()
+            found[cell.name] = measure(place, ways, cell, capacity, times)
+            took = max(took, time.monotonic() - begin)
+            path = _kept_at(cell, digest)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found[cell.name]))
+            gains = ", ".join(f"{name} {each['gain']:.2f}x" for name, each in found[cell.name]["gains"].items())
+            print(f"  {cell.name}: {found[cell.name]['ways']['offramp']}: {gains} ({took:.0f} s)", flush=True)
+            recorder.round_done(len(found) - 1, len(cells(False)))
+    finally:
+        place.stop()
+    return True
+
+
+def _capacity(place: Place, ways: Field, share: float, digest: str) -> float:
+    """Requests per second that the device alone can answer, from the processor time that each takes it."""
+    path = _KEPT / f"{digest[-12:]} capacity.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    if "ms" not in known:
+        layout = ways.device.layout
+        place.ask(ways.device, rate=20, seconds=1.0, warm=0.5, seed=0)
+        before = place.processor_ms(layout, "device")
+        lists = place.ask(ways.device, rate=30, seconds=4.0, warm=0.0, seed=0)
+        known["ms"] = (place.processor_ms(layout, "device") - before) / lists["sent"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known))
+    print(
+        f"  the device spends {known['ms']:.2f} ms of processor time on a request, operating point {FULL}", flush=True
+    )
+    return share / known["ms"] * 1e3
+
+
+def _kept_at(cell: Cell, digest: str) -> Path:
+    settings = hashlib.sha256(repr((digest, TIMES, LOADS, POINTS)).encode()).hexdigest()[:12]
+    return _KEPT / f"{settings} {cell.name}.json"
+
+
+def _kept(group: list[Cell], digest: str) -> dict[str, Any]:
+    paths = {cell.name: _kept_at(cell, digest) for cell in group}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def main() -> None:
+    """`python -m benchmarks.fog.run`: measure for a while, to go on later."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--minutes", type=float, default=None, help="begin no cell that would end later")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args()
+    until = None if chosen.minutes is None else time.monotonic() + chosen.minutes * 60
+    try:
+        document = run(quick=chosen.quick, bundle=chosen.bundle, until=until)
+    except CannotRun as reason:
+        raise SystemExit(str(reason)) from None
+    print("more is left to measure" if document is None else "every cell is measured")
+
+
+if __name__ == "__main__":
+    main()
