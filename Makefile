@@ -16,13 +16,14 @@ DEV_READY := .venv-dev/.ready
 
 .PHONY: help demo up test lint weights bundle results bench soak chaos clean
 help:
-	@echo "make demo    three tiers answer real images, then stop"
+	@echo "make demo    three tiers answer real images, then stop (BUNDLE=bundles/fashion-mnist-resnet: clothes)"
 	@echo "make up      the same, until Ctrl-C"
 	@echo "make test    lint, types, import rules and every test (REQUIRE=docker,browser forbids their skips)"
 	@echo "make lint    the first three of these"
 	@echo "make weights install two trained networks that make test then cuts too (about 100 MB)"
 	@echo "make bundle  train and package RECIPE (default $(RECIPE); data from DATA_DIR, else fetched)"
-	@echo "make results measure what takes too long for a test, into docs/results.md (DATA_DIR as above)"
+	@echo "make results measure what takes too long for a test, into docs/results.md (DATA_DIR holds all data sets"
+	@echo "             in subfolders; ONLY=\"blenet\" for some; what is measured stays, a stopped run goes on)"
 	@echo "make bench   measure against floors and peers, into docs/performance.md (ONLY=\"local hop\" for some)"
 	@echo "make soak    a million requests through one door: time and memory must stay flat"
 	@echo "make chaos   kill and freeze tiers again and again, and print what was lost: nothing"
@@ -41,7 +42,7 @@ $(DEV_READY): pyproject.toml
 	@touch $@
 
 demo: $(RUN_READY)
-	$(RUN)/python scripts/demo.py
+	$(RUN)/python scripts/demo.py $(BUNDLE)
 
 up: $(RUN_READY)
 	$(RUN)/offramp up --config deploy/tiers.yaml
@@ -68,7 +69,7 @@ bundle: $(DEV_READY)
 	$(DEV)/offramp build $(RECIPE) --out $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 results: $(DEV_READY)
-	$(DEV)/python -m calibration.results guarantee $(BUNDLE) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --write docs/results.md
+	$(DEV)/python -m results $(ONLY) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 # Run under `nice -n -10` on a machine that others use too. Peers get environments of their own.
 bench: $(DEV_READY)

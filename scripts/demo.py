@@ -1,5 +1,6 @@
 """`make demo`: device, edge and cloud as three processes on loopback, asked about real test images.
 
+`make demo BUNDLE=bundles/fashion-mnist-resnet` takes another shipped network; without a bundle it is B-LeNet.
 Every figure that is printed was counted or timed in this run. The exit status is 1 when a check fails.
 """
 
@@ -22,6 +23,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from common.bundle import Bundle
 from common.errors import OfframpError
 from offramp.http_client import ClientError, HttpClient
 from offramp.load_inputs import LoadInput, load_inputs
@@ -31,7 +33,7 @@ from offramp.tier_process import TierProcess
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "deploy" / "tiers.yaml"
 BUNDLE = ROOT / "bundles" / "mnist-lenet"
-IMAGES = ROOT / "examples" / "mnist"
+IMAGES = ROOT / "examples"  # in a folder with the name of the data set
 TIERS = ("device", "edge", "cloud")
 RAW_BYTES = 28 * 28  # one pixel, one byte
 START_S = 30.0
@@ -57,11 +59,11 @@ class Row:
 class System:
     """The three tiers of deploy/tiers.yaml on free ports of loopback."""
 
-    def __init__(self) -> None:
+    def __init__(self, bundle: Path) -> None:
         doors = ["DEVICE_REST", "EDGE_GRPC", "CLOUD_GRPC", *(f"{tier.upper()}_OPS" for tier in TIERS)]
         for door, port in zip(doors, free_ports(len(doors)), strict=True):
             os.environ[f"OFFRAMP_{door}"] = f"127.0.0.1:{port}"
-        os.environ["OFFRAMP_BUNDLE"] = str(BUNDLE)
+        os.environ["OFFRAMP_BUNDLE"] = str(bundle)
         self.url = f"http://{os.environ['OFFRAMP_DEVICE_REST']}"
         self.said: list[str] = []
         self.tiers = {name: TierProcess(CONFIG, name, self._hear) for name in TIERS}
@@ -97,9 +99,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[System]:
+async def running(bundle: Path) -> AsyncIterator[System]:
     """All tiers, upstream first; none is left when the block ends, however it ends."""
-    system = System()
+    system = System(bundle)
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -228,12 +230,16 @@ async def edge_fails(system: System, images: list[LoadInput]) -> None:
     check_forwarded(await ask(system, images, "full"))
 
 
-async def demo() -> None:
-    images = load_inputs(IMAGES, "png")
+async def demo(root: Path) -> None:
+    bundle = Bundle(root)
+    data = bundle.manifest.provenance.get("recipe", {}).get("data", {}).get("dataset", "")
+    if not data or not (IMAGES / data).is_dir():
+        raise CheckFailed(f"{bundle.root} has no images in {IMAGES}. Take a bundle that is shipped.")
+    images = load_inputs(IMAGES / data, "png")
     png_bytes = sum(len(image.body.data) for image in images)
     torch = "is" if importlib.util.find_spec("torch") else "is not"
-    console.print(f"Starting device, edge and cloud from {BUNDLE.relative_to(ROOT)} (torch {torch} installed here)\n")
-    async with running() as system:
+    console.print(f"Starting device, edge and cloud from bundles/{bundle.root.name} (torch {torch} installed here)\n")
+    async with running(bundle.root) as system:
         for point in ("default", "full"):
             await ask(system, images[:16], point)  # warm-up, not counted
         await who_answers(system, images, png_bytes)
@@ -244,7 +250,7 @@ async def demo() -> None:
 
 def main() -> int:
     try:
-        uvloop.run(demo())
+        uvloop.run(demo(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else BUNDLE))
     except (CheckFailed, OfframpError, ClientError, httpx.HTTPError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

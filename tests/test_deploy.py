@@ -10,6 +10,7 @@ from common.config import SystemConfig, load_config, resolve
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = {
     "tiers.yaml": {"device": (0, 1), "edge": (1, 2), "cloud": (2, 3)},
+    "tiers.fashion.yaml": {"device": (0, 1), "edge": (1, 2), "cloud": (2, 3)},
     "tiers.compose.yaml": {"device": (0, 1), "edge": (1, 2), "cloud": (2, 3)},
     "tiers.two.yaml": {"device": (0, 1), "cloud": (1, 3)},
     "tiers.four.yaml": {"device": (0, 1), "gateway": (1, 1), "edge": (1, 2), "cloud": (2, 3)},

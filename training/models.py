@@ -13,11 +13,12 @@ from common.errors import ConfigError
 from training.factory import Loaded, is_reference, load_model
 from training.fit import fit_to_data
 from training.lenet import b_lenet
+from training.narrow_resnet import narrow_resnet
 from training.network import MultiExitNetwork
 from training.recipe import ExitSettings, RecipeFile
 from training.resnet import ResNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"b-lenet": b_lenet, "resnet": ResNet}
+MODELS: dict[str, Callable[..., nn.Module]] = {"b-lenet": b_lenet, "narrow-resnet": narrow_resnet, "resnet": ResNet}
 
 
 def make_network(source: RecipeFile, data: Examples) -> MultiExitNetwork:

@@ -143,7 +143,10 @@ def test_a_wrong_model_is_one_sentence(tmp_path: Path, data: Path) -> None:
     path = write_recipe(tmp_path / "recipe.yaml")
     document = yaml.safe_load(path.read_text())
     for model, said in (
-        ({"factory": "lenet-9"}, r"model\.factory is 'lenet-9'\. It must be one of b-lenet, resnet, small"),
+        (
+            {"factory": "lenet-9"},
+            r"model\.factory is 'lenet-9'\. It must be one of b-lenet, narrow-resnet, resnet, small",
+        ),
         ({"factory": "b-lenet", "options": {"depth": 3}}, r"model\.options do not fit b-lenet: .*depth"),
         ({"factory": "b-lenet", "options": {"stem": -1}}, r"model\.options do not fit b-lenet"),
         ({"factory": "b-lenet"}, r"exit_weights has 2 numbers\. The network has 3 exits"),
