@@ -5,12 +5,8 @@ import pytest
 
 from calibration.calibrate import calibrate
 from calibration.guarantee_figures import CELLS, HEADER, figures, grid_population, line, stored
-from calibration.results import main, write_section
 from calibration.risks import risk_named
 from common.errors import ConfigError
-from tests.networks import write_skip
-
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -54,31 +50,3 @@ def test_noise_on_floats_is_refused(tmp_path: Path) -> None:
     rows = Examples(inputs={"x": np.zeros((2, 3), np.float32)}, labels_N=np.zeros(2, int), sha256={})
     with pytest.raises(ConfigError, match=r"Noise is added to bytes only\. Input 'x' is float32"):
         _noisy(rows, 1.0, np.random.default_rng(0))
-
-
-def test_the_command_writes_its_section(calibrated: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
-    page = tmp_path / "results.md"
-    page.write_text("# Results\n\nBefore.\n\n<!-- begin guarantee -->\nstale\n<!-- end guarantee -->\n\nAfter.\n")
-    options = ["--data-dir", str(data), "--redraws", "50", "--noise", "0", "--write", str(page)]
-    assert main(["guarantee", str(calibrated), *options]) == 0
-    text = page.read_text()
-    assert capsys.readouterr().out.startswith(HEADER)
-    assert "stale" not in text and HEADER in text and "50 redraws" in text
-    assert text.startswith("# Results\n\nBefore.\n\n<!-- begin") and text.endswith("<!-- end guarantee -->\n\nAfter.\n")
-
-
-def test_a_new_file_gets_a_title(tmp_path: Path) -> None:
-    page = tmp_path / "results.md"
-    write_section(page, "a", "one\n")
-    write_section(page, "b", "two")
-    write_section(page, "a", "three")
-    assert page.read_text() == (
-        "# Results\n\n<!-- begin a -->\nthree\n<!-- end a -->\n\n<!-- begin b -->\ntwo\n<!-- end b -->\n"
-    )
-
-
-def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: Captured) -> None:
-    write_skip(tmp_path / "skip")
-    assert main(["guarantee", str(tmp_path / "skip")]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("calibration.results: ") and captured.err.count("\n") == 1
