@@ -81,17 +81,6 @@ class Answer:
 
     def behind(self, hop: Hop) -> Answer:
         """The answer as the tier downstream passes it on: with its own hop in front."""
-        return self._with_hops((hop, *self.hops))
-
-    def over(self, network_ms: float) -> Answer:
-        """The answer with the time on the way to upstream and back in its first hop."""
-        if not self.hops:
-            return self
-        first = self.hops[0]
-        hop = Hop(tier=first.tier, queue_ms=first.queue_ms, compute_ms=first.compute_ms, network_ms=network_ms)
-        return self._with_hops((hop, *self.hops[1:]))
-
-    def _with_hops(self, hops: tuple[Hop, ...]) -> Answer:
         return Answer(  # dataclasses.replace costs several times as much
             row=self.row,
             label=self.label,
@@ -99,7 +88,7 @@ class Answer:
             exit=self.exit,
             tier=self.tier,
             degraded=self.degraded,
-            hops=hops,
+            hops=(hop, *self.hops),
             probabilities=self.probabilities,
         )
 

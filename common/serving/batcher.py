@@ -221,7 +221,7 @@ class Batcher:
         waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
         if not waiting:
             return 0, []
-        stage = min(waiting)[1]
+        stage = waiting[0][1] if len(waiting) == 1 else min(waiting)[1]
         now = time.monotonic()
         queue = self._queues[stage]
         taken: list[Chunk] = []
@@ -242,7 +242,8 @@ class Batcher:
                     break
             else:
                 kept.append(chunk)
-        queue.extendleft(reversed(kept))
+        if kept:
+            queue.extendleft(reversed(kept))
         return stage, taken
 
 

@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from common.errors import DeadlineExceeded, Overloaded, RequestError, Unavailable
 from common.serving.chunk import Chunk
@@ -21,6 +22,12 @@ from common.types import RESERVE_S, Answer, Deadline, Hop, Request, Rows
 log = logging.getLogger(__name__)
 
 _CERTAIN = 1.0 + 1e-5  # what rounding may make of a probability of 1
+
+
+@lru_cache(maxsize=256)
+def _may_be_called(tier: str) -> bool:
+    return TIER_NAME.fullmatch(tier) is not None
+
 
 Received = Callable[[Chunk, list[Answer]], None]
 GiveUp = Callable[[Chunk, RequestError], None]
@@ -101,7 +108,7 @@ class Forwarder:
             answer.label < self._classes
             and answer.exit < self._exits
             and 0.0 <= answer.confidence <= _CERTAIN
-            and TIER_NAME.fullmatch(answer.tier) is not None
+            and _may_be_called(answer.tier)
             and len(answer.probabilities or ()) == (self._classes if probabilities else 0)
         )
 

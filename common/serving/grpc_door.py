@@ -1,6 +1,15 @@
-"""The gRPC door: a server with `offramp.v1.Tier`, standard health and reflection."""
+"""The gRPC door: a server with `offramp.v1.Tier`, standard health and reflection.
+
+Every connection is accepted here. Those of other tiers are served without gRPC's library, all others by it.
+"""
 
 from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -10,8 +19,11 @@ from common.address import Address
 from common.errors import ConfigError
 from common.serving.bounds import bounds
 from common.serving.core import Core
+from common.serving.incoming import Incoming
+from common.serving.served import ServedStream
 from common.serving.tier_service import TierService
-from common.wire.channels import SERVICE, server_options
+from common.wire.channels import INFER_STREAM, SERVICE, server_options
+from common.wire.http2 import MessageStream
 from protos import tier_pb2 as pb
 
 
@@ -25,8 +37,11 @@ class GrpcDoor:
 
     def __init__(self, core: Core, describe: pb.DescribeReply) -> None:
         self._core = core
-        most = bounds(core.bundle.manifest, core.limits).message_bytes
-        self._server = grpc.aio.server(options=server_options(most))
+        self._most = bounds(core.bundle.manifest, core.limits).message_bytes
+        self._server = grpc.aio.server(options=server_options(self._most))
+        self._listener: asyncio.Server | None = None
+        self._connections: set[asyncio.Transport] = set()
+        self._folder = ""  # of the socket where gRPC's server listens
         self._health = health.aio.HealthServicer()
         self.servicer = TierService(core, describe)
         self._server.add_generic_rpc_handlers((self.servicer.handler(),))
@@ -35,15 +50,48 @@ class GrpcDoor:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, address: Address) -> int:
-        """Listen; returns the bound port. Raises ConfigError when the address is taken."""
+        """Listen; returns the bound port. Raises ConfigError when the address cannot be opened."""
         try:
-            port: int = self._server.add_insecure_port(str(address))
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            raise ConfigError(f"grpc address {address} cannot be opened: it is in use or not of this machine.")
+            await self._listen(address)
+        except OSError as error:
+            self._remove_folder()
+            raise ConfigError(
+                f"grpc address {address} cannot be opened: it is in use or not of this machine "
+                f"({error.strerror or error})."
+            ) from None
         await self._server.start()
+        assert self._listener is not None
+        await self._listener.start_serving()
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
+
+    async def _listen(self, address: Address) -> None:
+        loop = asyncio.get_running_loop()
+        self._folder = tempfile.mkdtemp(prefix="offramp-")  # for this user alone
+        behind = str(Path(self._folder) / "grpc")
+
+        def incoming() -> Incoming:
+            return Incoming(self._connections, self._serve, behind)
+
+        if address.host == "::" and socket.has_dualstack_ipv6():
+            held = socket.create_server((address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=True)
+            self._listener = await loop.create_server(incoming, sock=held, start_serving=False)
+        else:
+            self._listener = await loop.create_server(
+                incoming, address.host, address.port, backlog=2048, start_serving=False
+            )
+        self._server.add_insecure_port(f"unix:{behind}")
+
+    def _serve(self, transport: asyncio.Transport) -> MessageStream:
+        """Serve another tier on its connection."""
+
+        def lost(_: Exception | None) -> None:
+            self._connections.discard(transport)
+            stream.withdraw_all()
+
+        messages = MessageStream(max_message_bytes=self._most, received=lambda data: stream.take(data), lost=lost)
+        stream = ServedStream(self.servicer, messages.send)
+        return messages.serve(path=INFER_STREAM)
 
     async def set_ready(self, ready: bool) -> None:
         """Say over grpc.health.v1 whether the tier serves."""
@@ -52,5 +100,14 @@ class GrpcDoor:
             await self._health.set(service, state)
 
     async def stop(self) -> None:
-        """Close all streams. Drain first: what is still in flight is cancelled."""
+        """Close all connections. Drain first: what is still in flight is cancelled."""
+        if self._listener is not None:
+            self._listener.close()
+        for transport in list(self._connections):
+            transport.abort()
         await self._server.stop(grace=None)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -101,7 +101,7 @@ class Pool:
         if not usable:
             self.through(attempt, attempt.error or Unavailable("No upstream address answers."))
             return
-        attempt.link = min(usable, key=lambda link: link.rows_in_flight)
+        attempt.link = usable[0] if len(usable) == 1 else min(usable, key=lambda link: link.rows_in_flight)
         attempt.tried.add(attempt.link.address)
         attempt.link.send(attempt)
 

@@ -1,6 +1,6 @@
 """One persistent stream to one upstream address, many requests in flight.
 
-gRPC only reconnects; whether upstream answers is judged here, by pings on the stream itself. An address is
+Whether upstream answers is judged here, by pings on the stream itself. An address is
 up from its first pong until the stream breaks or stays silent too long, and again as soon as it speaks.
 """
 
@@ -10,11 +10,12 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import deque
 from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from common.address import parse_address
 from common.bundle import Bundle
 from common.errors import RequestError, Unavailable
 from common.limits import Limits
@@ -22,8 +23,9 @@ from common.serving.introduction import doubts
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
 from common.serving.upstream import Call
-from common.wire.channels import DESCRIBE, INFER_STREAM, channel_options, framed_bytes
+from common.wire.channels import DESCRIBE, INFER_STREAM, channel_options
 from common.wire.frames import up_bytes
+from common.wire.http2 import MessageStream
 from common.wire.messages import answer_from_wire
 from protos import tier_pb2 as pb
 
@@ -33,6 +35,8 @@ PING_S = 0.25
 SILENT_S = 1.0  # without a word after a ping, upstream counts as down
 BROKEN_S = 4.0  # and after this long the stream is opened anew
 RETRY_S = 0.1
+CONNECT_S = 4.0
+INTRODUCTION_S = 10.0
 
 
 @dataclass(slots=True)
@@ -59,20 +63,11 @@ class StreamLink:
         self.rows_in_flight = 0
         self._bundle = bundle
         self._metrics = metrics
+        self._limits = limits
         self._pending: dict[str, _Pending] = {}
-        self._outbox: deque[bytes] = deque()
-        self._outbox_filled = asyncio.Event()
+        self._stream: MessageStream | None = None
         self._heard = 0.0
         self._pings = itertools.count(1)
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options(limits.max_message_bytes))
-        self._open = self._channel.stream_stream(
-            INFER_STREAM,
-            request_serializer=None,  # messages are put on the stream as bytes
-            response_deserializer=pb.Down.FromString,
-        )
-        self._describe = self._channel.unary_unary(
-            DESCRIBE, pb.DescribeRequest.SerializeToString, pb.DescribeReply.FromString
-        )
         metrics.upstream_is(address, False)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -85,8 +80,7 @@ class StreamLink:
         message = up_bytes(request, self._bundle.manifest.codes(request.start_stage))
         self._pending[request.request_id] = _Pending(call, time.monotonic())
         self.rows_in_flight += len(request.rows)
-        self._send(message)
-        self._metrics.forwarded_bytes.inc(framed_bytes(len(message)))
+        self._metrics.forwarded_bytes.inc(self._send(message))
 
     def withdraw(self, call: Call) -> None:
         """Tell upstream that nobody waits; an answer that comes all the same is late."""
@@ -103,7 +97,6 @@ class StreamLink:
         """Close the stream; what is in flight fails."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._channel.close()
         self._metrics.upstream_gone(self.address)
 
     # ------------------------------------------------------------------ the stream's life
@@ -112,78 +105,74 @@ class StreamLink:
         while True:
             try:
                 await self._one_stream()
-            except grpc.aio.AioRpcError as error:
-                log.debug("stream to %s ended: %s", self.address, error.details())
+            except OSError as error:
+                log.debug("no connection to %s: %s", self.address, error)
             except Exception:  # a stream that ended for whatever reason is opened anew
                 log.exception("stream to %s failed", self.address)
             await asyncio.sleep(RETRY_S)
 
     async def _one_stream(self) -> None:
         """Open a stream and serve it until it breaks."""
-        call = self._open(wait_for_ready=True)
-        self._outbox.clear()
-        self._ping()
-        tasks = [
-            asyncio.create_task(self._write(call)),
-            asyncio.create_task(self._read(call)),
-            asyncio.create_task(self._watch()),
-        ]
-        introduction = asyncio.create_task(self._introduce())
+        loop = asyncio.get_running_loop()
+        lost: asyncio.Future[Exception | None] = loop.create_future()
+        stream = MessageStream(
+            max_message_bytes=self._limits.max_message_bytes,
+            received=self._message,
+            lost=lambda error: None if lost.done() else lost.set_result(error),
+        ).dial(path=INFER_STREAM, authority=self.address)
+        address = parse_address(self.address)
+        introduction: asyncio.Task[None] | None = None
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(lambda: stream, address.host, address.port)
+            self._stream = stream
+            self._ping()
+            introduction = loop.create_task(self._introduce())
+            await self._watch(lost)
+            log.debug("stream to %s ended: %s", self.address, lost.result() if lost.done() else "silent")
         finally:
-            call.cancel()
-            for task in (*tasks, introduction):
-                task.cancel()
-            await asyncio.gather(*tasks, introduction, return_exceptions=True)
+            stream.close()
+            self._stream = None
+            if introduction is not None:
+                introduction.cancel()
             self._set_up(False)
             self._fail_pending()
 
-    async def _write(self, call: grpc.aio.StreamStreamCall) -> None:
-        while True:
-            await self._outbox_filled.wait()
-            while self._outbox:
-                await call.write(self._outbox.popleft())
-            self._outbox_filled.clear()
-
-    async def _read(self, call: grpc.aio.StreamStreamCall) -> None:
-        while True:
-            down = await call.read()
-            if down is grpc.aio.EOF:
-                return
-            self._heard = time.monotonic()
-            if not self.up:
-                self._set_up(True)
-            self._receive(down)
-
     async def _introduce(self) -> None:
         """Warn early of another bundle or a missing stage; correctness does not need it: requests say it all."""
-        reply = await self._describe(pb.DescribeRequest(), wait_for_ready=True)
+        options = channel_options(self._limits.max_message_bytes)
+        try:
+            async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+                describe = channel.unary_unary(
+                    DESCRIBE, pb.DescribeRequest.SerializeToString, pb.DescribeReply.FromString
+                )
+                reply = await describe(pb.DescribeRequest(), timeout=INTRODUCTION_S, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            log.debug("upstream %s does not describe itself: %s", self.address, error.details())
+            return
         for doubt in doubts(self._bundle, reply):
             log.warning("upstream %s: %s, so it will refuse what is forwarded", self.address, doubt)
 
-    async def _watch(self) -> None:
-        """Ping; mark a silent upstream as down, and end the stream when it stays silent."""
-        self._heard = float("inf")  # until the connection stands, gRPC's own back-off is the clock
-        while True:
-            await asyncio.sleep(PING_S)
+    async def _watch(self, lost: asyncio.Future[Exception | None]) -> None:
+        """Ping until the connection is lost; mark a silent upstream as down, and return when it stays silent."""
+        self._heard = time.monotonic()
+        while not lost.done():
+            await asyncio.wait((lost,), timeout=PING_S)
             silent = time.monotonic() - self._heard
             if silent > BROKEN_S:
                 return
             if silent > SILENT_S and self.up:
                 log.warning("upstream %s has been silent for %.1f s: marked down", self.address, silent)
                 self._set_up(False)
-            if not self._outbox:
+            if self._stream is not None and not self._stream.waiting:
                 self._ping()
 
     def _ping(self) -> None:
         self._send(pb.Up(ping=pb.Ping(id=next(self._pings))).SerializeToString())
 
-    def _send(self, message: bytes) -> None:
-        self._outbox.append(message)
-        self._outbox_filled.set()
+    def _send(self, message: bytes) -> int:
+        """Put a message on the stream; returns its bytes on the wire."""
+        return 0 if self._stream is None else self._stream.send(message)
 
     def _set_up(self, up: bool) -> None:
         if up != self.up:
@@ -201,6 +190,18 @@ class StreamLink:
             pending.call.ended(error)
 
     # ------------------------------------------------------------------ what arrives
+
+    def _message(self, data: bytes | bytearray) -> None:
+        """Take a serialised message of upstream's; one that cannot be parsed is a word from there all the same."""
+        self._heard = time.monotonic()
+        if not self.up:
+            self._set_up(True)
+        try:
+            down = pb.Down.FromString(bytes(data))
+        except DecodeError:
+            log.warning("upstream %s sends what is no %s", self.address, pb.Down.DESCRIPTOR.full_name)
+        else:
+            self._receive(down)
 
     def _receive(self, down: pb.Down) -> None:
         kind = down.WhichOneof("message")
@@ -220,7 +221,7 @@ class StreamLink:
             )  # before the last answer, which may end the call: there is nothing to withdraw
         seconds = time.monotonic() - pending.sent
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
-        pending.call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
+        pending.call.answered([answer_from_wire(answer, network_ms) for answer in reply.answers])
         if reply.last:
             self._metrics.upstream_took(self.address, seconds)
             pending.call.ended(None)

@@ -78,7 +78,7 @@ class UnaryLink:
         network_ms = max(seconds * 1e3 - reply.elapsed_us / 1e3, 0.0)
         self._silent = 0
         self._calls.pop(call, None)  # before the answers, which may end the call: there is nothing to withdraw
-        call.answered([answer_from_wire(answer).over(network_ms) for answer in reply.answers])
+        call.answered([answer_from_wire(answer, network_ms) for answer in reply.answers])
         call.ended(None)
 
     def _error(self, error: grpc.aio.AioRpcError) -> RequestError:

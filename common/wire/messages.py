@@ -12,6 +12,7 @@ from common.limits import Limits
 from common.manifest import CODECS, COMPRESSIONS, DTYPES
 from common.types import NEVER, Answer, Array, Deadline, Degraded, Hop, Purpose, Request, Rows, Tensors
 from common.wire.codecs import NO_RANGE, Coded, decode
+from common.wire.reading import RequestRead, TensorRead
 from protos import tier_pb2 as pb
 
 # The stubs type enum fields more narrowly than what Value returns.
@@ -25,12 +26,12 @@ _COMPRESSION_TO_WIRE: dict[str, Any] = {
 _COMPRESSION_FROM_WIRE = {number: name for name, number in _COMPRESSION_TO_WIRE.items()}
 assert set(_CODEC_FROM_WIRE) == set(pb.Codec.values()), "every codec of the proto is known here"
 assert set(_COMPRESSION_FROM_WIRE) == set(pb.Compression.values()), "and every compression"
-_PURPOSE_TO_WIRE: dict[Purpose, Any] = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
-_PURPOSE_FROM_WIRE = {number: purpose for purpose, number in _PURPOSE_TO_WIRE.items()}
-_DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {
+PURPOSE_TO_WIRE: dict[Purpose, Any] = {purpose: pb.Purpose.Value(f"PURPOSE_{purpose.name}") for purpose in Purpose}
+_PURPOSE_FROM_WIRE = {number: purpose for purpose, number in PURPOSE_TO_WIRE.items()}
+DEGRADED_TO_WIRE: dict[Degraded | None, Any] = {None: pb.DEGRADED_NONE} | {
     d: pb.Degraded.Value(f"DEGRADED_{d.name}") for d in Degraded
 }
-_DEGRADED_FROM_WIRE = {number: reason for reason, number in _DEGRADED_TO_WIRE.items()}
+_DEGRADED_FROM_WIRE = {number: reason for reason, number in DEGRADED_TO_WIRE.items()}
 
 _MAX_RANK = 16
 _MOST = 256  # tensors, states or thresholds of one request
@@ -51,7 +52,7 @@ def tensor_header(coded: Coded) -> pb.Tensor:
     return message
 
 
-def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
+def tensor_from_wire(message: pb.Tensor | TensorRead, *, max_bytes: int) -> Array:
     """Decode a tensor from the wire; raises Malformed."""
     name = message.name
     try:
@@ -81,24 +82,7 @@ def tensor_from_wire(message: pb.Tensor, *, max_bytes: int) -> Array:
     return decode(coded, max_bytes=max_bytes)
 
 
-def header_to_wire(request: Request) -> pb.InferRequest:
-    """A request's message without its tensors and state."""
-    left = request.deadline.left()
-    return pb.InferRequest(
-        request_id=request.request_id,
-        bundle=request.bundle,
-        start_stage=request.start_stage,
-        operating_point=request.operating_point,
-        thresholds=request.thresholds,
-        time_left_us=0 if left == float("inf") else max(int(left * 1e6), 1),
-        purpose=_PURPOSE_TO_WIRE[request.purpose],
-        want_probabilities=request.want_probabilities,
-        traceparent=request.traceparent,
-        row_ids=request.rows.ids,
-    )
-
-
-def request_from_wire(message: pb.InferRequest, limits: Limits) -> Request:
+def request_from_wire(message: pb.InferRequest | RequestRead, limits: Limits) -> Request:
     """Decode a request; raises Malformed. What the tensors must look like is for admission to say."""
     for what, found, most in (
         ("row_ids", len(message.row_ids), limits.batch_rows),
@@ -128,7 +112,7 @@ def request_from_wire(message: pb.InferRequest, limits: Limits) -> Request:
     )
 
 
-def _named(messages: Iterable[pb.Tensor], field: str, max_bytes: int) -> Tensors:
+def _named(messages: Iterable[pb.Tensor | TensorRead], field: str, max_bytes: int) -> Tensors:
     result: Tensors = {}
     for message in messages:
         if message.name in result:
@@ -146,7 +130,7 @@ def answer_to_wire(answer: Answer) -> pb.Answer:
         confidence=answer.confidence,
         exit=answer.exit,
         tier=answer.tier,
-        degraded=_DEGRADED_TO_WIRE[answer.degraded],
+        degraded=DEGRADED_TO_WIRE[answer.degraded],
         hops=[
             pb.Hop(
                 tier=hop.tier,
@@ -160,8 +144,17 @@ def answer_to_wire(answer: Answer) -> pb.Answer:
     )
 
 
-def answer_from_wire(message: pb.Answer) -> Answer:
-    """An answer as upstream gave it."""
+def answer_from_wire(message: pb.Answer, network_ms: float | None = None) -> Answer:
+    """An answer as upstream gave it; with `network_ms`, the time on the way there and back, in its first hop."""
+    hops = [
+        Hop(
+            tier=hop.tier,
+            queue_ms=hop.queue_us / 1e3,
+            compute_ms=hop.compute_us / 1e3,
+            network_ms=hop.network_us / 1e3 if at or network_ms is None else network_ms,
+        )
+        for at, hop in enumerate(message.hops)
+    ]
     return Answer(
         row=message.row_id,
         label=message.label,
@@ -169,14 +162,6 @@ def answer_from_wire(message: pb.Answer) -> Answer:
         exit=message.exit,
         tier=message.tier,
         degraded=_DEGRADED_FROM_WIRE.get(message.degraded, Degraded.UPSTREAM_REJECTED),
-        hops=tuple(
-            Hop(
-                tier=hop.tier,
-                queue_ms=hop.queue_us / 1e3,
-                compute_ms=hop.compute_us / 1e3,
-                network_ms=hop.network_us / 1e3,
-            )
-            for hop in message.hops
-        ),
+        hops=tuple(hops),
         probabilities=tuple(message.probabilities) or None,
     )

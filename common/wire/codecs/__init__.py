@@ -36,6 +36,7 @@ REGISTRY: dict[str, Codec] = {
     "u4": Affine(bits=4, per_channel=False),
     "u4c": Affine(bits=4, per_channel=True),
 }
+_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 _NAMES = {np.dtype(name): name for name in DTYPES}  # asking a dtype for its name takes longer than coding a row
 assert set(REGISTRY) == set(CODECS), "every codec that a manifest may name is here, and no other"
 
@@ -67,7 +68,7 @@ def decode(coded: Coded, *, max_bytes: int) -> Array:
     Raises:
         Malformed: when sizes do not agree, the declared size exceeds `max_bytes`, or the codec does not fit.
     """
-    dtype = np.dtype(coded.dtype).newbyteorder("<")
+    dtype = _LITTLE[coded.dtype]
     codec = REGISTRY[coded.codec]
     elements = math.prod(coded.shape)
     extent = math.prod(max(size, 1) for size in coded.shape) * dtype.itemsize  # a zero hides no other size

@@ -1,0 +1,449 @@
+"""One gRPC stream of messages with an HTTP/2 connection to itself, as a protocol of the event loop.
+
+gRPC's own library answers a call from threads of its own and wakes the event loop for every message, which costs
+several times as much as what a tier does with it. A hop needs little of HTTP/2 (RFC 9113, and "gRPC over HTTP2"):
+a connection with one stream, data frames, flow control, pings. As a client this speaks to any gRPC server. As a
+server it takes only peers that say they are of this kind, with a setting that others ignore (RFC 9113, 6.5.2);
+everybody else is for gRPC's library.
+
+A large message is received into its own buffer and sent from where it lies; header blocks of the peer are not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MARK = 0x6F66  # the setting by which two of us know each other
+FRAME_HEADER = 9
+MESSAGE_PREFIX = 5
+
+_LARGEST = (1 << 31) - 1  # flow-control window
+_MAX_FRAME = (1 << 24) - 1
+_DEFAULT_WINDOW = 65_535
+_DEFAULT_FRAME = 16_384
+_SCRATCH = 1 << 16
+_MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
+_JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
+_STREAM = 1
+_END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
+
+
+class Frame(IntEnum):
+    """Types of frames."""
+
+    DATA = 0
+    HEADERS = 1
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class Setting(IntEnum):
+    """Settings that matter here."""
+
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+
+
+class ProtocolError(Exception):
+    """The peer does not speak HTTP/2 as it is spoken here."""
+
+
+class MessageStream(asyncio.BufferedProtocol):
+    """The stream; `dial` and `serve` say from which end.
+
+    Args:
+        max_message_bytes: a longer message ends the connection.
+        received: called with each message, whose buffer is nobody else's.
+        lost: called once when the connection has gone, with the reason where one is known.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_message_bytes: int,
+        received: Callable[[bytes | bytearray], None],
+        lost: Callable[[Exception | None], None],
+    ) -> None:
+        self.max_frame = _DEFAULT_FRAME  # of the peer
+        self._max_message = max_message_bytes
+        self._received = received
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._opening = b""
+        self._path = b""  # as a server: what must be called, until it was
+        self._client = True
+        self._closed = False
+        # what arrives
+        self._scratch = bytearray(_SCRATCH)
+        self._view = memoryview(self._scratch)
+        self._start = self._end = 0
+        self._direct = False  # whether the next bytes go into the message that is under way
+        self._frame_left = 0  # of the data frame that is being read
+        self._unacknowledged = 0  # data bytes since the last window update
+        self._prefix = bytearray()  # of the message that begins
+        self._body: bytearray | None = None  # of the message that is under way
+        self._filled = 0
+        # what is sent
+        self._backlog: deque[memoryview] = deque()  # messages that wait for the peer's window
+        self._window = _DEFAULT_WINDOW  # of the connection
+        self._stream_window = _DEFAULT_WINDOW
+        self._initial_window = _DEFAULT_WINDOW
+
+    # ------------------------------------------------------------------ both ends
+
+    def dial(self, *, path: str, authority: str) -> MessageStream:
+        """Be the client: open the stream as soon as the connection stands."""
+        fields = (
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", path.encode()),
+            (b":authority", authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+        )
+        block = b"".join(_literal(name, value) for name, value in fields)
+        self._opening = PREFACE + _greeting() + _frame(Frame.HEADERS, _END_HEADERS, _STREAM, block)
+        return self
+
+    def serve(self, *, path: str) -> MessageStream:
+        """Be the server of this method."""
+        self._opening = _greeting()
+        self._path = path.encode()
+        self._client = False
+        return self
+
+    @property
+    def waiting(self) -> bool:
+        """Whether what was sent is still here, in part."""
+        return bool(self._backlog) or (self._transport is not None and self._transport.get_write_buffer_size() > 0)
+
+    def send(self, message: bytes) -> int:
+        """Send a message, now or when the peer has room; returns its bytes on the wire, framing included."""
+        size = len(message) + MESSAGE_PREFIX
+        if self._closed or self._transport is None:
+            return 0
+        if not self._backlog and size <= self.max_frame and size <= self._window and size <= self._stream_window:
+            self._window -= size
+            self._stream_window -= size
+            head = _DATA_MESSAGE.pack(size >> 8, size & 0xFF, Frame.DATA, 0, _STREAM, 0, len(message))
+            if size < _JOINED:
+                self._transport.write(head + message)
+            else:
+                self._transport.writelines((head, message))
+            return size + FRAME_HEADER
+        self._backlog.append(memoryview(_PREFIX.pack(0, len(message)) + message))
+        self._flush()
+        return size + FRAME_HEADER * -(-size // self.max_frame)
+
+    def close(self) -> None:
+        """Close the connection at once, what is not sent yet included."""
+        self._closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ------------------------------------------------------------------ for the event loop
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Say what HTTP/2 wants to hear first."""
+        self._transport = transport
+        transport.write(self._opening)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The peer has gone."""
+        self._closed = True
+        self._backlog.clear()
+        self._lost(error)
+
+    def eof_received(self) -> bool:
+        """The peer sends no more: it has gone, for us."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The peer does not read what it is sent. A client reads on all the same, or both might wait for ever."""
+        if not self._client and self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if not self._client and self._transport is not None and not self._closed:
+            self._transport.resume_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: straight into the message that is under way, or to where frames are parsed."""
+        self._direct = self._body is not None and self._frame_left > 0 and self._start == self._end
+        if self._direct:
+            return memoryview(self._body)[self._filled : self._filled + self._frame_left]  # type: ignore[arg-type]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == _SCRATCH:
+            rest = bytes(self._view[self._start : self._end])
+            self._view[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has arrived."""
+        try:
+            if self._direct:
+                self._take(nbytes)
+            else:
+                self._end += nbytes
+                self._parse()
+        except ProtocolError as error:
+            self._fail(error)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes that were read before this protocol took over; the preface is not among them."""
+        view = memoryview(data)
+        while view and not self._closed:
+            room = self.get_buffer(len(view))
+            size = min(len(room), len(view))
+            room[:size] = view[:size]
+            view = view[size:]
+            self.buffer_updated(size)
+
+    # ------------------------------------------------------------------ what arrives
+
+    def _parse(self) -> None:
+        """Read the frames in the scratch buffer, as far as they are there."""
+        while not self._closed:
+            if self._frame_left:
+                if self._start == self._end:
+                    return
+                self._data()
+                continue
+            there = self._end - self._start
+            if there < FRAME_HEADER:
+                return
+            high, low, kind, flags, stream = _FRAME.unpack_from(self._scratch, self._start)
+            length = high << 8 | low
+            if kind == Frame.DATA:
+                self._begin_data(length, flags, stream)
+                continue
+            if length > _MAX_CONTROL:
+                raise ProtocolError(f"a frame of type {kind} with {length} bytes")
+            if there < FRAME_HEADER + length:
+                return
+            begin = self._start + FRAME_HEADER
+            self._start = begin + length
+            self._control(kind, flags, stream, bytes(self._view[begin : begin + length]))
+
+    def _begin_data(self, length: int, flags: int, stream: int) -> None:
+        if stream != _STREAM or flags & _PADDED or length > _MAX_FRAME or self._path:
+            raise ProtocolError("a data frame that is not of the stream, is padded, or comes too early")
+        if flags & _END_STREAM:
+            raise ProtocolError("the peer has ended the stream")
+        self._start += FRAME_HEADER
+        self._frame_left = length
+        self._unacknowledged += length
+        if self._unacknowledged > _LARGEST // 4:
+            update = struct.pack(">I", self._unacknowledged)
+            self._write(_frame(Frame.WINDOW_UPDATE, 0, 0, update) + _frame(Frame.WINDOW_UPDATE, 0, _STREAM, update))
+            self._unacknowledged = 0
+
+    def _data(self) -> None:
+        """Read what is there of a data frame's messages."""
+        there = min(self._frame_left, self._end - self._start)
+        if self._body is not None:
+            there = min(there, len(self._body) - self._filled)
+            self._body[self._filled : self._filled + there] = self._view[self._start : self._start + there]
+            self._start += there
+            self._take(there)
+            return
+        if self._prefix or there < MESSAGE_PREFIX:  # in pieces
+            piece = min(there, MESSAGE_PREFIX - len(self._prefix))
+            self._prefix += self._view[self._start : self._start + piece]
+            self._start += piece
+            self._frame_left -= piece
+            if len(self._prefix) == MESSAGE_PREFIX:
+                size = self._size(self._prefix, 0)
+                self._prefix = bytearray()
+                self._begin(size)
+            return
+        size = self._size(self._scratch, self._start)
+        self._start += MESSAGE_PREFIX
+        self._frame_left -= MESSAGE_PREFIX
+        if size <= there - MESSAGE_PREFIX:
+            message = bytes(self._view[self._start : self._start + size])
+            self._start += size
+            self._frame_left -= size
+            self._received(message)
+        else:
+            self._begin(size)
+
+    def _size(self, data: bytearray, at: int) -> int:
+        compressed, size = _PREFIX.unpack_from(data, at)
+        if compressed or size > self._max_message:
+            raise ProtocolError(f"a message of {size} bytes, compressed: {compressed}")
+        return int(size)
+
+    def _begin(self, size: int) -> None:
+        """A message begins whose end is not here yet."""
+        if size:
+            self._body, self._filled = bytearray(size), 0
+        else:
+            self._received(b"")
+
+    def _take(self, size: int) -> None:
+        """So many bytes of the message under way have arrived in their place."""
+        body = self._body
+        assert body is not None
+        self._filled += size
+        self._frame_left -= size
+        if self._filled == len(body):
+            self._body = None
+            self._received(body)
+
+    def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == Frame.SETTINGS:
+            if not flags & _ACK:
+                self._settings(payload)
+        elif kind == Frame.WINDOW_UPDATE:
+            self._window_update(stream, payload)
+        elif kind == Frame.PING:
+            if len(payload) != 8:
+                raise ProtocolError("a ping that has not 8 bytes")
+            if not flags & _ACK:
+                self._write(_frame(Frame.PING, _ACK, 0, payload))
+        elif kind == Frame.HEADERS:
+            self._headers(flags, stream, payload)
+        elif kind in (Frame.RST_STREAM, Frame.PUSH_PROMISE):
+            raise ProtocolError(f"a frame of type {kind}: {payload.hex()}")
+        # GOAWAY: the peer closes the connection when it is through; the others say nothing that matters
+
+    def _headers(self, flags: int, stream: int, block: bytes) -> None:
+        if flags & _END_STREAM:
+            raise ProtocolError("the peer has ended the stream")
+        if not self._path:
+            return  # the answer to our own
+        if stream != _STREAM or self._path not in block or not flags & _END_HEADERS:
+            raise ProtocolError("another method than was expected")
+        self._path = b""
+        self._write(_frame(Frame.HEADERS, _END_HEADERS, _STREAM, _RESPONSE))
+
+    def _settings(self, payload: bytes) -> None:
+        for name, value in settings(payload):
+            if name == Setting.INITIAL_WINDOW_SIZE:
+                if value > _LARGEST:
+                    raise ProtocolError(f"an initial window of {value} bytes")
+                self._stream_window += value - self._initial_window
+                self._initial_window = value
+            elif name == Setting.MAX_FRAME_SIZE:
+                if not _DEFAULT_FRAME <= value <= _MAX_FRAME:
+                    raise ProtocolError(f"a largest frame of {value} bytes")
+                self.max_frame = value
+        self._write(_frame(Frame.SETTINGS, _ACK, 0, b""))
+        self._flush()
+
+    def _window_update(self, stream: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ProtocolError("a window update that has not 4 bytes")
+        more = struct.unpack(">I", payload)[0] & _LARGEST
+        if stream == 0:
+            self._window += more
+        elif stream == _STREAM:
+            self._stream_window += more
+        if max(self._window, self._stream_window) > _LARGEST:
+            raise ProtocolError("a flow-control window beyond 2^31 - 1")
+        self._flush()
+
+    # ------------------------------------------------------------------ what is sent
+
+    def _flush(self) -> None:
+        """Send as much of the backlog as the peer has room for."""
+        while self._backlog:
+            piece = self._backlog[0]
+            room = min(self._window, self._stream_window, self.max_frame)
+            if room <= 0:
+                return
+            part = piece[:room]
+            self._window -= len(part)
+            self._stream_window -= len(part)
+            self._write(_frame(Frame.DATA, 0, _STREAM, part))
+            if len(part) == len(piece):
+                self._backlog.popleft()
+            else:
+                self._backlog[0] = piece[len(part) :]
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._closed:
+            self._transport.write(data)
+
+    def _fail(self, error: ProtocolError) -> None:
+        """End the connection; `lost` hears why."""
+        if not self._closed:
+            told, self._lost = self._lost, lambda _: None
+            self.close()
+            told(error)
+
+
+_FRAME = struct.Struct(">HBBBI")  # length in 16 + 8 bits, type, flags, stream
+_PREFIX = struct.Struct(">BI")
+_DATA_MESSAGE = struct.Struct(">HBBBIBI")  # both
+
+
+def settings(payload: bytes) -> list[tuple[int, int]]:
+    """The settings of a SETTINGS frame.
+
+    Raises:
+        ProtocolError: when its length is not a multiple of six.
+    """
+    if len(payload) % 6:
+        raise ProtocolError("settings of a length that is no multiple of 6")
+    return list(struct.iter_unpack(">HI", payload))
+
+
+def is_ours(head: bytes) -> bool | None:
+    """Whether a connection that begins like this comes from a `MessageStream`; None while that is open."""
+    if not PREFACE.startswith(head[: len(PREFACE)]):
+        return False
+    at = len(PREFACE) + FRAME_HEADER
+    if len(head) < at:
+        return None
+    high, low, kind, _, _ = _FRAME.unpack_from(head, len(PREFACE))
+    length = high << 8 | low
+    if kind != Frame.SETTINGS or length % 6 or length > _MAX_CONTROL:
+        return False
+    if len(head) < at + length:
+        return None
+    return any(name == MARK for name, _ in settings(head[at : at + length]))
+
+
+def _greeting() -> bytes:
+    """Settings with the largest windows: what bounds a peer is that its bytes are not read from the socket."""
+    ours = (
+        (Setting.HEADER_TABLE_SIZE, 0),
+        (Setting.ENABLE_PUSH, 0),
+        (Setting.INITIAL_WINDOW_SIZE, _LARGEST),
+        (Setting.MAX_FRAME_SIZE, _MAX_FRAME),
+        (MARK, 1),
+    )
+    update = struct.pack(">I", _LARGEST - _DEFAULT_WINDOW)
+    payload = b"".join(struct.pack(">HI", name, value) for name, value in ours)
+    return _frame(Frame.SETTINGS, 0, 0, payload) + _frame(Frame.WINDOW_UPDATE, 0, 0, update)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    size = len(payload)
+    return b"".join((_FRAME.pack(size >> 8, size & 0xFF, kind, flags, stream), payload))
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header field as HPACK's "literal without indexing, new name", without Huffman coding (RFC 7541, 6.2.2)."""
+    assert len(name) < 127 and len(value) < 127
+    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
+
+
+_RESPONSE = _literal(b":status", b"200") + _literal(b"content-type", b"application/grpc")

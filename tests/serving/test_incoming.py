@@ -1,0 +1,75 @@
+"""One address for tiers and for everybody who speaks gRPC."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+import uvloop
+
+from common.address import Address
+from common.errors import ConfigError
+from common.serving import incoming
+from common.wire.http2 import PREFACE
+from protos import tier_pb2 as pb
+from protos import tier_pb2_grpc
+from tests.networks import write_skip
+from tests.serving.chains import ask, inputs, make_request, make_tier
+from tests.serving.sockets import calling, served, until
+
+
+def test_on_the_event_loop_that_tiers_run_on(tmp_path: Path) -> None:
+    bundle, reference = write_skip(tmp_path)
+
+    async def main() -> None:
+        async with (
+            served(make_tier(bundle, 1, 4, name="cloud")) as (_, address),
+            calling(bundle, 0, 1, [address]) as (device, pool),
+            grpc.aio.insecure_channel(str(address)) as channel,
+        ):
+            await until(pool.up)
+            x_BD = inputs(4)
+            answers = await ask(device, make_request(bundle, x_BD, point="full"))
+            assert [a.label for a in answers] == reference.logits(x_BD)[2].argmax(1).tolist()
+            assert {a.tier for a in answers} == {"cloud"}
+            describe = tier_pb2_grpc.TierStub(channel).Describe
+            assert (await describe(pb.DescribeRequest())).bundle == bundle.digest
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize("said", [b"", PREFACE, PREFACE[:5]])
+async def test_who_says_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    monkeypatch.setattr(incoming, "HELLO_S", 0.1)
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(said)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 10)
+            raise ConnectionResetError  # closed without a word is as good
+        writer.close()
+        await until(lambda: not door._connections)
+
+
+async def test_who_speaks_something_else_hears_what_grpc_says(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 10)  # a SETTINGS frame, and the end
+        writer.close()
+        await until(lambda: not door._connections)
+
+
+async def test_an_address_is_taken_once(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        folder = door._folder
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            async with served(make_tier(bundle, 0, 4, name="other"), address):
+                pass
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            async with served(make_tier(bundle, 0, 4, name="other"), Address(host="192.0.2.1", port=0)):
+                pass
+    assert not Path(folder).exists()
