@@ -12,15 +12,17 @@ from calibration.calibrate import calibrate
 from calibration.datasets import Examples, divide, load_train
 from calibration.evaluate import evaluate
 from common.errors import ConfigError
+from training.curves import draw_curves
 from training.export import export
+from training.history import History
 from training.keep import keep_as_asked, say_what_does_not_pay
 from training.models import make_network, model_file
 from training.network import MultiExitNetwork
 from training.place import placed
 from training.progress import progress
 from training.recipe import RecipeFile, load_recipe
-from training.train import History, total_steps, train
-from training.weights import load_weights, save_weights
+from training.train import total_steps, train
+from training.weights import check_place, load_weights, save_weights
 
 _PACKAGES = ("offramp", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "zstandard")
 
@@ -37,7 +39,8 @@ def build(
 ) -> dict[str, Any]:
     """Make a bundle: train, export, calibrate, evaluate.
 
-    The bundle appears at `out` once it is complete; a bundle that lies there is replaced then.
+    The bundle appears at `out` once it is complete; a bundle that lies there is replaced then. Until then the state of
+    the training lies beside it, as `OUT.checkpoint.npz`: the same call goes on from there after it was cut off.
 
     Args:
         recipe: YAML file.
@@ -57,20 +60,25 @@ def build(
     """
     source = _with_seed(load_recipe(recipe), seed)
     official = load_train(source.recipe.data, data_dir)
+    kept = out.with_name(f"{out.name}.checkpoint.npz")
     with placed(out) as root:
         if weights is None:
-            network, history = _trained(source, official, threads, quiet)
+            network, history = _trained(source, official, threads, quiet, kept)
         else:
             network = make_network(source, official)
             history = load_weights(weights, network, source.recipe)
         with progress("place exits", 0, quiet=quiet) as report:
             network = keep_as_asked(network, source.recipe, official, report.line)
+        draw_curves(history, root / "training.png", title=source.recipe.name)
         provenance = _provenance(source, official, history)
         export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
         with progress("calibrate", 0, quiet=quiet) as report:
             calibrate(root, data_dir, report=report.line)
             say_what_does_not_pay(network, root, source.recipe, official, report.line)
-            return evaluate(root, data_dir, plot=root / "evaluation.png", write=True, report=report.line)
+            result = evaluate(root, data_dir, plot=root / "evaluation.png", write=True, report=report.line)
+    if weights is None:
+        kept.unlink(missing_ok=True)
+    return result
 
 
 def train_weights(
@@ -82,20 +90,31 @@ def train_weights(
     threads: int = 2,
     quiet: bool = False,
 ) -> History:
-    """Train only, and write the weights of the best epoch to a numpy archive (.npz); arguments as `build`."""
+    """Train only, and write the weights of the best epoch to a numpy archive (.npz); arguments as `build`.
+
+    The learning curves lie beside it as a PNG, and until it is there the state of the training, as with `build`.
+    """
+    check_place(out)
     source = _with_seed(load_recipe(recipe), seed)
-    network, history = _trained(source, load_train(source.recipe.data, data_dir), threads, quiet)
+    kept = out.with_suffix(".checkpoint.npz")
+    network, history = _trained(source, load_train(source.recipe.data, data_dir), threads, quiet, kept)
     save_weights(out, network, source.recipe, history)
+    draw_curves(history, out.with_suffix(".png"), title=source.recipe.name)
+    kept.unlink(missing_ok=True)
     return history
 
 
-def _trained(source: RecipeFile, official: Examples, threads: int, quiet: bool) -> tuple[MultiExitNetwork, History]:
+def _trained(
+    source: RecipeFile, official: Examples, threads: int, quiet: bool, kept: Path
+) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
     network = make_network(source, official)
     splits = divide(official, source.recipe.data)
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
-        history = train(network, splits.train, splits.validation, settings, threads=threads, report=report)
+        history = train(
+            network, splits.train, splits.validation, settings, threads=threads, report=report, checkpoint=kept
+        )
     return network, history
 
 

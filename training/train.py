@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from calibration.datasets import Examples
 from common.errors import ConfigError
 from common.types import Array
 from training.augment import Change, changes_for
+from training.checkpoint import Checkpoint, Resumed, State
 from training.fits import check_fits
+from training.history import Epoch, History
 from training.losses import cross_entropy
 from training.network import MultiExitNetwork
 from training.optimizer import make_optimizer, set_rate
@@ -28,26 +30,6 @@ from training.progress import Reporter
 from training.settings import TrainingSettings
 
 _ROWS = 1000  # of a batch of validation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What was measured after an epoch, on the validation split unless said otherwise."""
-
-    number: int  # from 1, over all phases
-    phase: str
-    train_loss: float  # mean over the batches that it trained on
-    loss: float  # what the phase judges its epochs by
-    losses: tuple[float, ...]  # mean cross-entropy per exit
-    accuracy: tuple[float, ...]  # per exit, 0..1
-
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """The course of a training run; the network holds the weights of `best`, an epoch of the last phase."""
-
-    epochs: tuple[Epoch, ...]
-    best: Epoch
 
 
 def total_steps(network: MultiExitNetwork, train_split: Examples, settings: TrainingSettings) -> int:
@@ -64,26 +46,44 @@ def train(
     *,
     threads: int,
     report: Reporter,
+    checkpoint: Path | None = None,
 ) -> History:
     """Train in place and leave the weights of the best epoch in the network, in evaluation mode.
 
+    Args:
+        network: with exits; gets what the way to train needs besides, such as gates.
+        train_split: what weights are fitted to.
+        validation_split: what tells the best epoch.
+        settings: of a way to train; see `training.methods`.
+        threads: of torch.
+        report: takes the news.
+        checkpoint: file (.npz) that keeps the state after every epoch, and where a run that was cut off goes on from.
+            It stays until whoever called has put the weights in safety.
+
     Raises:
-        ConfigError: when the settings or the data do not fit the network.
+        ConfigError: when the settings or the data do not fit the network, or the checkpoint is another run's.
     """
     check_fits(network, train_split, validation_split, settings)
     torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
     settings.prepare(network)
     phases = settings.phases(network)
-    run = _Run(network, train_split, validation_split, settings, phases, report)
-    report.line(f"training in {run.precision}, {threads} {'thread' if threads == 1 else 'threads'}")
+    kept = Checkpoint(checkpoint, network, (train_split, validation_split), settings) if checkpoint else None
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for phase in phases:
-        with _only(phase, network) as parameters:
-            run.phase(phase, parameters)
+    run = _Run(network, train_split, validation_split, settings, phases, report, kept)
+    report.line(f"training in {run.precision}, {threads} {'thread' if threads == 1 else 'threads'}")
+    run.resume()
+    try:
+        for number in range(run.state.phase, len(phases)):
+            with _only(phases[number], network) as parameters:
+                run.phase(number, parameters)
+    except ConfigError:
+        if kept is not None:
+            kept.remove()
+        raise
     network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    assert run.best is not None
-    return History(epochs=tuple(run.epochs), best=run.best)
+    assert run.state.best is not None
+    return History(epochs=tuple(run.state.epochs), best=run.state.best)
 
 
 class _Run:
@@ -97,48 +97,68 @@ class _Run:
         settings: TrainingSettings,
         phases: tuple[Phase, ...],
         report: Reporter,
+        checkpoint: Checkpoint | None,
     ) -> None:
         self.network = network
         self.train_split = train_split
         self.validation_split = validation_split
         self.settings = settings
+        self.phases = phases
         self.report = report
+        self.checkpoint = checkpoint
         self.precision: Precision = chosen(settings.precision, network)
         self.generator = torch.Generator().manual_seed(settings.seed)  # of batches and distortions
         self.change = changes_for(settings.augment, network.image)
+        self.per_epoch = len(train_split) // settings.batch_size  # batches
         self.total = sum(phase.epochs for phase in phases)
-        self.left = self.total  # epochs, unless phases end sooner
-        self.epochs: list[Epoch] = []
-        self.best: Epoch | None = None
+        self.state = State()
+        self.resumed: Resumed | None = None
 
-    def phase(self, phase: Phase, parameters: tuple[nn.Parameter, ...]) -> None:
+    def resume(self) -> None:
+        """Take up where a run that was cut off has left its state, if it has."""
+        self.resumed = self.checkpoint.load(self.generator) if self.checkpoint is not None else None
+        if self.resumed is None:
+            return
+        self.state = self.resumed.state
+        self.report.line(f"going on after epoch {len(self.state.epochs)} of {self.total}")
+        self.report.advance(self.per_epoch * len(self.state.epochs))
+
+    def phase(self, number: int, parameters: tuple[nn.Parameter, ...]) -> None:
         """Run a phase and leave the weights of its best epoch in the network."""
         optimizer = make_optimizer(parameters, self.settings)
-        best, best_weights = None, {}
-        for number in range(1, phase.epochs + 1):
-            started = time.monotonic()
-            train_loss = self._epoch(phase, optimizer, number)
-            epoch = validate(self.network, self.validation_split, phase, len(self.epochs) + 1, train_loss)
-            self.epochs.append(epoch)
-            self.left -= 1
-            if best is None or epoch.loss < best.loss:
-                best, best_weights = epoch, copy.deepcopy(self.network.state_dict())
-            self.report.line(self._line(epoch, time.monotonic() - started))
-            if self.settings.patience is not None and epoch.number - best.number >= self.settings.patience:
-                self.report.line(f"phase {phase.name} stopped: no better epoch since {best.number}")
-                self.left -= phase.epochs - number
-                break
-        self.network.load_state_dict(best_weights)
-        self.best = best
+        if self.resumed is not None:
+            self.resumed.restore(optimizer, parameters)
+            self.resumed = None
+        else:
+            self.state = State(phase=number, epochs=self.state.epochs)
+        while not self.state.over:
+            self._one_more(self.phases[number], optimizer)
+            if self.checkpoint is not None:
+                self.checkpoint.save(self.state, optimizer, self.generator)
+        self.network.load_state_dict(self.state.best_weights)
 
-    def _epoch(self, phase: Phase, optimizer: torch.optim.Optimizer, number: int) -> float:
-        """Train one epoch, the phase's `number` from 1; returns the mean loss of its batches."""
+    def _one_more(self, phase: Phase, optimizer: torch.optim.Optimizer) -> None:
+        """Train and judge one epoch."""
+        state, started = self.state, time.monotonic()
+        train_loss = self._epoch(phase, optimizer)
+        epoch = validate(self.network, self.validation_split, phase, len(state.epochs) + 1, train_loss)
+        state.epochs.append(epoch)
+        state.done += 1
+        if state.best is None or epoch.loss < state.best.loss:
+            state.best, state.best_weights = epoch, copy.deepcopy(self.network.state_dict())
+        left = phase.epochs - state.done + sum(later.epochs for later in self.phases[state.phase + 1 :])
+        self.report.line(_line(epoch, self.total, left, time.monotonic() - started))
+        state.over = state.done == phase.epochs
+        if self.settings.patience is not None and epoch.number - state.best.number >= self.settings.patience:
+            self.report.line(f"phase {phase.name} stopped: no better epoch since {state.best.number}")
+            state.over = True
+
+    def _epoch(self, phase: Phase, optimizer: torch.optim.Optimizer) -> float:
+        """Train one epoch; returns the mean loss of its batches."""
         self.network.eval()
         for module in phase.trains:
             module.train()
-        per_epoch = len(self.train_split) // self.settings.batch_size
-        steps = per_epoch * phase.epochs
-        first = per_epoch * (number - 1)
+        steps, first = self.per_epoch * phase.epochs, self.per_epoch * self.state.done
         total = torch.zeros((), dtype=torch.float64)
         for step, (inputs, labels_B) in enumerate(self._batches(), start=first):
             set_rate(optimizer, self.settings, step, steps)
@@ -146,14 +166,14 @@ class _Run:
                 answers = answer(self.network, inputs, phase.loss.exits)
             loss = phase.loss(answers, labels_B, step / steps)
             if not torch.isfinite(loss):
-                where = f"in epoch {len(self.epochs) + 1}"
+                where = f"in epoch {len(self.state.epochs) + 1}"
                 raise ConfigError(f"The loss became {loss.item()} {where}: lower training.learning_rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.detach()
             self.report.advance()
-        return float(total / per_epoch)
+        return float(total / self.per_epoch)
 
     def _batches(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Full batches of one epoch in random order; images are changed, what is left over is dropped."""
@@ -166,13 +186,6 @@ class _Run:
                 tuple(_changed(tensor, self.change, self.generator) for tensor in inputs),
                 torch.from_numpy(split.labels_N[part]),
             )
-
-    def _line(self, epoch: Epoch, seconds: float) -> str:
-        accuracy = " ".join(f"{100 * a:.2f}" for a in epoch.accuracy)
-        return (
-            f"epoch {epoch.number}/{self.total}, {epoch.phase}: validation accuracy per exit {accuracy} %, "
-            f"loss {epoch.loss:.4f}, {seconds:.0f} s, about {self.left * seconds:.0f} s left"
-        )
 
 
 def validate(network: MultiExitNetwork, split: Examples, phase: Phase, number: int, train_loss: float) -> Epoch:
@@ -215,6 +228,14 @@ def _only(phase: Phase, network: MultiExitNetwork) -> Iterator[tuple[nn.Paramete
     finally:
         for parameter, before in trainable.items():
             parameter.requires_grad_(before)
+
+
+def _line(epoch: Epoch, total: int, left: int, seconds: float) -> str:
+    accuracy = " ".join(f"{100 * a:.2f}" for a in epoch.accuracy)
+    return (
+        f"epoch {epoch.number}/{total}, {epoch.phase}: validation accuracy per exit {accuracy} %, "
+        f"loss {epoch.loss:.4f}, {seconds:.0f} s, about {left * seconds:.0f} s left"
+    )
 
 
 def _changed(tensor: Tensor, change: Change | None, generator: torch.Generator) -> Tensor:

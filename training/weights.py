@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
 from common.errors import ConfigError
+from training.arrays import read_arrays, reason_of, write_arrays
+from training.history import Epoch, History
 from training.network import MultiExitNetwork
 from training.recipe import Recipe
-from training.train import Epoch, History
 
 _SHAPING = ("model", "exits", "data", "training")
-_ORIGIN = "__origin__"  # entry with the sections of the recipe that shaped the weights, and the training's course
+_WHAT = "the weights of a recipe's network"
 
 
 def save_weights(path: Path, network: MultiExitNetwork, recipe: Recipe, history: History) -> None:
@@ -26,18 +25,21 @@ def save_weights(path: Path, network: MultiExitNetwork, recipe: Recipe, history:
     Raises:
         ConfigError: when `path` cannot be written.
     """
+    check_place(path)
+    arrays = {name: value.numpy() for name, value in network.state_dict().items()}
+    write_arrays(path, arrays, {"recipe": shaping(recipe), "history": asdict(history)})
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path for weights before anything is trained.
+
+    Raises:
+        ConfigError: when it does not end with .npz, or its folder is not there.
+    """
     if path.suffix != ".npz":
         raise ConfigError(f"{path} must end with .npz: weights are kept as a numpy archive.")
-    origin = json.dumps({"recipe": shaping(recipe), "history": asdict(history)}).encode()
-    arrays = {name: value.numpy() for name, value in network.state_dict().items()}
-    arrays[_ORIGIN] = np.frombuffer(origin, np.uint8)
-    partial = path.with_name(f".{path.name}.partial.npz")
-    try:
-        np.savez(partial, allow_pickle=False, **arrays)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from None
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}.")
 
 
 def load_weights(path: Path, network: MultiExitNetwork, recipe: Recipe) -> History:
@@ -47,22 +49,20 @@ def load_weights(path: Path, network: MultiExitNetwork, recipe: Recipe) -> Histo
         ConfigError: when the file is no such archive, or was trained by another recipe: a bundle must not name
             a recipe that did not make it.
     """
+    arrays, origin = read_arrays(path, _WHAT)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        origin = json.loads(arrays.pop(_ORIGIN).tobytes())
-        history = _history(origin["history"])
-        trained = origin["recipe"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{path} does not hold the weights of a recipe's network: {reason}") from None
+        history = History(
+            epochs=tuple(map(Epoch.of, origin["history"]["epochs"])), best=Epoch.of(origin["history"]["best"])
+        )
+        trained = dict(origin["recipe"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} does not hold {_WHAT}: {reason_of(error)}") from None
     if section := differing(trained, recipe):
         raise ConfigError(f"{path} was trained by a recipe whose section {section!r} differs. Train anew.")
     try:
         network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{path} does not hold the weights of this recipe's network: {reason}") from None
+        raise ConfigError(f"{path} does not hold the weights of this recipe's network: {reason_of(error)}") from None
     network.eval()
     return history
 
@@ -84,10 +84,3 @@ def differing(trained: dict[str, Any], recipe: Recipe) -> str | None:
         if getattr(then, section) != getattr(recipe, section):
             return section
     return None
-
-
-def _history(document: dict[str, Any]) -> History:
-    def epoch(value: dict[str, Any]) -> Epoch:
-        return Epoch(**{**value, "losses": tuple(value["losses"]), "accuracy": tuple(value["accuracy"])})
-
-    return History(epochs=tuple(map(epoch, document["epochs"])), best=epoch(document["best"]))

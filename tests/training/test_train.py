@@ -11,11 +11,12 @@ from calibration.settings import DataSettings
 from common.errors import ConfigError
 from tests.synthetic import recipe
 from tests.training.nets import small, vectors
+from training.history import History
 from training.losses import rate
 from training.methods.joint import JointTraining
 from training.network import MultiExitNetwork
 from training.progress import Silent, progress
-from training.train import History, train, validate
+from training.train import train, validate
 
 
 @pytest.fixture(scope="module")

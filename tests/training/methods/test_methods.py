@@ -13,11 +13,12 @@ from common.errors import ConfigError
 from common.manifest import TensorSpec
 from tests.synthetic import recipe
 from tests.training.nets import skipping, small
+from training.history import History
 from training.methods import METHODS, DistilledTraining, ExitsOnlyTraining, LayerWiseTraining, MixedTraining
 from training.network import MultiExitNetwork, StagePart
 from training.recipe import Recipe
 from training.settings import TrainingSettings
-from training.train import History, train
+from training.train import train
 
 Snapshot = dict[str, Tensor]
 
