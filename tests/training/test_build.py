@@ -44,7 +44,7 @@ def test_builds_a_bundle_from_a_recipe(tmp_path: Path, data: Path) -> None:
     assert result["digest"] == bundle.digest
     assert {path.name for path in out.iterdir()} == {
         "manifest.json", "stage0.onnx", "stage1.onnx", "evaluation.json", "evaluation.png",
-        "evaluation-reliability.png", "README.md",
+        "evaluation-reliability.png", "training.png", "README.md",
     }  # fmt: skip
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     provenance = bundle.manifest.provenance
