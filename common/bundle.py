@@ -44,13 +44,9 @@ class Bundle:
         if digest is not None and digest != self.digest:
             raise BundleError(f"{self.root} has digest {self.digest}. The configuration asks for {digest}.")
         self.manifest: Manifest = parse_manifest(_strict_json(raw))
+        self.name = f"{self.manifest.name}@{self.digest}"  # as answers show it
         for number, stage in enumerate(self.manifest.stages):
             _inside(self.root, stage.file, f"stages[{number}].file")
-
-    @property
-    def name(self) -> str:
-        """Name and digest in one, as answers show it."""
-        return f"{self.manifest.name}@{self.digest}"
 
     def holds(self, stage: int) -> bool:
         """Whether the file of `stage` is here; it may still prove damaged."""

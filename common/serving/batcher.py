@@ -119,7 +119,7 @@ class Batcher:
         """Queue a chunk for a stage; it runs as soon as the runtime is free."""
         chunk.waiting_since = time.monotonic()
         self._queues[stage].append(chunk)
-        self.rows += len(chunk)
+        self.rows += len(chunk.ids)
         self._wake()
 
     def close(self) -> None:
@@ -229,15 +229,16 @@ class Batcher:
         rows = 0
         while queue:
             chunk = queue.popleft()
-            if chunk.job.over:
-                self.rows -= len(chunk)
-            elif chunk.job.request.deadline.at <= now:
-                self.rows -= len(chunk)
+            job, size = chunk.job, len(chunk.ids)
+            if job.over:
+                self.rows -= size
+            elif job.request.deadline.at <= now:
+                self.rows -= size
                 self._expire(chunk)
-            elif not taken or (chunk.key == taken[0].key and rows + len(chunk) <= self._run_rows):
+            elif not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
                 taken.append(chunk)
-                rows += len(chunk)
-                self.rows -= len(chunk)
+                rows += size
+                self.rows -= size
                 if rows >= self._run_rows:
                     break
             else:

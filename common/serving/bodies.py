@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -29,13 +30,13 @@ _UNKNOWN_FILE = ("", "application/octet-stream")
 _CHARSET = re.compile(r'charset\s*=\s*"?([^";\s]+)', re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Parsed:
     """What a body asks for."""
 
-    rows: int
-    tensors: Tensors  # [B, ...] each, as the first stage takes them
-    options: Options
+    rows: Final[int]
+    tensors: Final[Tensors]  # [B, ...] each, as the first stage takes them
+    options: Final[Options]
 
 
 class Bodies:
@@ -80,7 +81,7 @@ class Bodies:
 
     def is_quick(self, body: bytes, media_type: str) -> bool:
         """Whether reading the body surely takes less time than another thread would cost."""
-        if media_type in (PNG, JPEG):
+        if media_type == PNG or media_type == JPEG:
             return is_small(body, media_type)
         return media_type != MULTIPART and len(body) <= _INLINE_BYTES
 

@@ -74,7 +74,7 @@ class Chunk:
 
     def parts(self, rows: int) -> Iterator[Chunk]:
         """The chunk in pieces of at most so many rows; itself when it is small enough."""
-        if len(self) <= rows:
+        if len(self.ids) <= rows:
             yield self
             return
         for at in range(0, len(self), rows):

@@ -63,7 +63,7 @@ _DRAINING = Reply(503, error_body("draining", "This tier is shutting down."))
 class QuickExchange:
     """A small request for a quick route."""
 
-    __slots__ = ("_chunks", "_length", "_line", "_over", "_work", "headers", "keep_alive", "quick")
+    __slots__ = ("_chunks", "_length", "_line", "_over", "_whole", "_work", "headers", "keep_alive", "quick")
 
     def __init__(
         self, line: Connection, quick: Quick, headers: Headers, *, keep_alive: bool, body: bytes | None = None
@@ -72,7 +72,8 @@ class QuickExchange:
         self.quick = quick
         self.headers = headers
         self._line = line
-        self._chunks: list[bytes] = [] if body is None else [body]
+        self._whole = body
+        self._chunks: list[bytes] = []
         self._length = 0
         self._work: Work | None = None
         self._over = False  # answered, or nobody waits any more
@@ -80,7 +81,9 @@ class QuickExchange:
     @property
     def body(self) -> bytes:
         """What has arrived of it."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        if self._whole is None:
+            self._whole = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        return self._whole
 
     def take(self, chunk: bytes) -> bool:
         """Take a piece of the body; false when it is no longer a small one."""

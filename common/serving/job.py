@@ -62,7 +62,7 @@ class Job:
         self.thresholds = thresholds
         self.deliver = deliver
         self.received = time.monotonic()
-        self.remaining = len(request.rows)
+        self.remaining = len(request.rows.ids)
         self.error: RequestError | None = None
         self.forwarding: set[Forwarded] = set()
         self.over = False  # nobody waits for answers any more; chunks still on their way are dropped where met

@@ -11,6 +11,7 @@ import functools
 import math
 import re
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,19 +41,19 @@ def read_npy(data: bytes, spec: TensorSpec, what: str = "The body") -> Array:
         Malformed: not an npy file, a dtype that is not a plain number, a rank that does not fit, or more or
             fewer bytes than declared.
     """
-    head, start = _head(data, what)
+    begin, start = _head(data, what)
     try:
-        dtype, fortran, shape = _parsed(head)
+        layout = _layout(data[begin:start])
     except ValueError as error:
         raise Malformed(f"{what} is not an npy file that is accepted: {error}.", "bad_npy") from None
-    needed = math.prod(shape) * dtype.itemsize
-    extent = math.prod(max(size, 1) for size in shape) * dtype.itemsize  # a zero hides no other size
-    if needed != len(data) - start or extent > _MAX_EXTENT:
+    dtype, shape = layout.dtype, layout.shape
+    if layout.needed != len(data) - start or layout.extent > _MAX_EXTENT:
         raise Malformed(
-            f"{what} declares {shown(shape)} of {dtype}, {needed} bytes. It holds {len(data) - start}.", "bad_length"
+            f"{what} declares {shown(shape)} of {dtype}, {layout.needed} bytes. It holds {len(data) - start}.",
+            "bad_length",
         )
     array = np.frombuffer(data, dtype, offset=start)
-    array = array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+    array = array.reshape(shape[::-1]).T if layout.fortran else array.reshape(shape)
     if array.ndim == len(spec.shape):
         array = array[None]
     elif array.ndim != len(spec.shape) + 1:
@@ -60,11 +61,11 @@ def read_npy(data: bytes, spec: TensorSpec, what: str = "The body") -> Array:
             f"{what} has shape {shown(shape)}. It must be {shown(spec.shape)} or {shown(('B', *spec.shape))}.",
             "bad_shape",
         )
-    return np.ascontiguousarray(array) if fortran else array
+    return np.ascontiguousarray(array) if layout.fortran else array
 
 
-def _head(data: bytes, what: str) -> tuple[bytes, int]:
-    """The head's text and where the data starts."""
+def _head(data: bytes, what: str) -> tuple[int, int]:
+    """Where the head's text begins, and where the data does."""
     if not data.startswith(MAGIC) or len(data) < 12:
         raise Malformed(f"{what} is not an npy file.", "bad_npy")
     version = data[6], data[7]
@@ -74,12 +75,22 @@ def _head(data: bytes, what: str) -> tuple[bytes, int]:
     (size,) = struct.unpack_from("<H" if version == (1, 0) else "<I", data, 8)
     if size > _MAX_HEAD or begin + size > len(data):
         raise Malformed(f"{what} is an npy file whose head is cut off or longer than {_MAX_HEAD} bytes.", "bad_npy")
-    return data[begin : begin + size], begin + size
+    return begin, begin + size
+
+
+class _Layout(NamedTuple):
+    """What a head says."""
+
+    dtype: np.dtype[np.generic]
+    fortran: bool
+    shape: tuple[int, ...]
+    needed: int  # bytes
+    extent: int  # bytes that numpy reckons with: a zero hides no other size
 
 
 @functools.lru_cache(maxsize=64)
-def _parsed(head: bytes) -> tuple[np.dtype[np.generic], bool, tuple[int, ...]]:
-    """Dtype, whether in Fortran order, and shape; the same few heads come again and again."""
+def _layout(head: bytes) -> _Layout:
+    """Read a head; the same few come again and again."""
     try:
         entries = ast.literal_eval(head.decode("latin-1").strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -93,4 +104,6 @@ def _parsed(head: bytes) -> tuple[np.dtype[np.generic], bool, tuple[int, ...]]:
         raise ValueError("fortran_order must be True or False")
     if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(s) is int and 0 <= s < 1 << 40 for s in shape):
         raise ValueError("its shape must be a tuple of whole numbers")
-    return np.dtype(descr), fortran, shape
+    dtype = np.dtype(descr)
+    extent = math.prod(max(size, 1) for size in shape) * dtype.itemsize
+    return _Layout(dtype, fortran, shape, math.prod(shape) * dtype.itemsize, extent)

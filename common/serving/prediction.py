@@ -24,6 +24,7 @@ from common.types import NEVER, Answer, Deadline, Request, Rows
 
 log = logging.getLogger(__name__)
 
+_ONE = (0,)
 _INTERNAL = error_body("internal", "The request failed on this tier. The tier goes on.")
 
 
@@ -39,7 +40,9 @@ class Predictions:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.bundle = core.bundle
+        self.manifest = core.bundle.manifest
+        self.digest, self.name = core.bundle.digest, core.bundle.name
+        self.body_bytes = core.limits.body_bytes
         self.bodies = Bodies(core.bundle.manifest, core.limits)
         self.fresh_id = fresh_ids()
         self.tasks: set[asyncio.Task[Any]] = set()  # bodies that are read in a thread
@@ -60,8 +63,9 @@ class Predictions:
 
     def too_long(self) -> TooLarge:
         """The body has more bytes than are accepted."""
-        most = self.core.limits.body_bytes
-        return TooLarge(f"The body is longer than {most} bytes, the most that is accepted.", "body_too_large")
+        return TooLarge(
+            f"The body is longer than {self.body_bytes} bytes, the most that is accepted.", "body_too_large"
+        )
 
 
 class Prediction:
@@ -82,7 +86,7 @@ class Prediction:
     def begin(self, query: bytes, body: bytes) -> None:
         """Read the body and ask the core; raises whatever is wrong with them."""
         shared = self._shared
-        if len(body) > shared.core.limits.body_bytes:
+        if len(body) > shared.body_bytes:
             raise shared.too_long()
         started = time.monotonic()
         bodies, content_type = shared.bodies, self._head.content_type
@@ -126,12 +130,12 @@ class Prediction:
         if point is None:
             point = core.operating_point
         else:
-            check_point(point, shared.bundle.manifest)
-        self._rows = parsed.rows
+            check_point(point, shared.manifest)
+        rows = self._rows = parsed.rows
         request = Request(
             request_id=self.request_id,
-            rows=Rows(ids=tuple(range(parsed.rows)), tensors=parsed.tensors),
-            bundle=shared.bundle.digest,
+            rows=Rows(ids=_ONE if rows == 1 else tuple(range(rows)), tensors=parsed.tensors),
+            bundle=shared.digest,
             operating_point=point,
             deadline=NEVER if options.timeout_ms is None else Deadline(started + options.timeout_ms / 1e3),
             forward=options.forward,
@@ -164,8 +168,8 @@ class Prediction:
             raise RuntimeError(f"{rows - len(answers)} of {rows} rows have no answer")
         if rows > 1:
             answers.sort(key=lambda answer: answer.row)
-        bundle = self._shared.bundle
-        return answers_body(self.request_id, bundle.name, answers, bundle.manifest.classes)
+        shared = self._shared
+        return answers_body(self.request_id, shared.name, answers, shared.manifest.classes)
 
     def _reply(self, reply: Reply) -> None:
         if not self.over:

@@ -75,6 +75,7 @@ class Tier:
         self.in_flight = 0  # requests
         self._manifest = bundle.manifest
         self._exits = Exits(bundle.manifest)
+        self._forwards_input = stop - 1 in self._manifest.input_cuts
         self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
         self.batcher = Batcher(
             runners,
@@ -113,10 +114,11 @@ class Tier:
         """
         job = self._admit(request, deliver, ended)
         self.in_flight += 1
-        state = request.rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
-        whole = Chunk(job=job, ids=request.rows.ids, tensors=request.rows.tensors, state=state)
-        if request.start_stage == 0 and self.stop - 1 in self._manifest.input_cuts:
-            whole.inputs = request.rows.tensors
+        rows = request.rows
+        state = rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
+        whole = Chunk(job=job, ids=rows.ids, tensors=rows.tensors, state=state)
+        if self._forwards_input and request.start_stage == 0:
+            whole.inputs = rows.tensors
         whole.key = self._key(job, whole)
         for chunk in whole.parts(self.limits.run_rows):
             self._advance(request.start_stage, chunk)
@@ -204,7 +206,7 @@ class Tier:
     def _check_room(self, request: Request) -> None:
         """What is not for a caller may fill only half of the queue, so it is shed first."""
         room = self.limits.queue_rows if request.purpose is Purpose.ANSWER else self.limits.queue_rows // 2
-        if self.batcher.rows + len(request.rows) > room:
+        if self.batcher.rows + len(request.rows.ids) > room:
             raise Overloaded(f"{self.batcher.rows} rows are waiting. This tier queues at most {room}: retry later.")
 
     def _key(self, job: Job, chunk: Chunk) -> tuple[object, ...]:
@@ -235,7 +237,7 @@ class Tier:
         live: Tensors | None = None
         at = 0
         for chunk in chunks:
-            part = slice(at, at + len(chunk))
+            part = slice(at, at + len(chunk.ids))
             at = part.stop
             if chunk.job.over:
                 continue
