@@ -31,6 +31,7 @@ class Contender:
     json: str
     npy: str
     start: Callable[[int], Child]
+    several: bool = False  # processes, which share the cores
     python: Path = Path(sys.executable)
     package: str = ""
 
@@ -51,9 +52,10 @@ def _floor(port: int) -> Child:
     return Child([sys.executable, "-m", "benchmarks.floors.asgi", str(port)], log=_log("floor"))
 
 
-def _device(port: int) -> Child:
+def _device(port: int, workers: int = 1) -> Child:
     """The device of three tiers whose upstream does not run: local answers need none."""
-    tiers = Tiers("local", {"device": 1, "edge": 1, "cloud": "rest"}, rest=port)
+    stages: dict[str, int | str] = {"device": 1, "edge": 1, "cloud": "rest"}
+    tiers = Tiers(f"local-{workers}", stages, rest=port, options={"device": {"workers": workers}})
     tiers.start("device")
     return tiers.children["device"]
 
@@ -66,7 +68,9 @@ def _peer(name: str, package: str, about: str, forms: tuple[str, str], batch: in
         script = HERE / "peers" / f"{package}_server.py"
         return Child([str(python), str(script)], environ=environ, log=_log(name))
 
-    return Contender(name=name, about=about, json=forms[0], npy=forms[1], start=start, python=python, package=package)
+    return Contender(
+        name=name, about=about, json=forms[0], npy=forms[1], start=start, several=True, python=python, package=package
+    )
 
 
 def _log(name: str) -> Path:
@@ -82,8 +86,12 @@ CONTENDERS = (
         start=_floor,
     ),
     Contender(name="offramp", about="device tier, exit 0 accepts", json="json", npy="npy", start=_device),
+    Contender(
+        name="offramp 2 workers", about="the same with `workers: 2`", json="json", npy="npy",
+        start=lambda port: _device(port, 2), several=True,
+    ),
     _peer("mosec", "mosec", "one worker; orjson instead of its own json", _MOSEC),
-    _peer("mosec batching", "mosec", "the same, up to 32 rows, waits at most 1 ms", _MOSEC, 32, 1),
+    _peer("mosec batching", "mosec", "the same, up to 16 rows, waits at most 1 ms: its best", _MOSEC, 16, 1),
     _peer("mosec as shipped", "mosec", "one worker with its own json", _MOSEC, BENCH_JSON="shipped"),
     _peer("LitServe", "litserve", "one worker, fast queue; array files in multipart", _LIT),
     _peer("LitServe batching", "litserve", "the same, up to 32 rows, waits at most 1 ms", _LIT, 32, 1),

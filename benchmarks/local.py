@@ -21,6 +21,7 @@ from benchmarks.results import Document, Recorder
 from benchmarks.tables import number, table, times
 
 _WARM_S = 0.5
+OURS = ("offramp", "offramp 2 workers")
 
 
 def run(*, quick: bool) -> Document:
@@ -63,7 +64,7 @@ def _measure(recorder: Recorder, load: Child, each: Running, seconds: float, *, 
     """All cells of one server in this round; the others sleep meanwhile."""
     each.child.resume()
     try:
-        for place, (clients, load_on, server_on) in _places(several=bool(each.contender.package)).items():
+        for place, (clients, load_on, server_on) in _places(several=each.contender.several).items():
             load.pin(load_on)
             each.child.pin(server_on)
             for kind, form in (("json", each.contender.json), ("npy", each.contender.npy)):
@@ -86,16 +87,17 @@ def _places(*, several: bool) -> dict[str, tuple[int, set[int], set[int]]]:
 
 
 def _ratios(recorder: Recorder) -> dict[str, dict[str, float]]:
-    """offramp against everybody else: latency at one client, rate at 32."""
+    """offramp against everybody else: latency at one client, rate at 32, there with two workers too."""
     ratios = {}
     for cell in recorder.cells:
         name, _, rest = cell.partition(", ")
-        ours = f"offramp, {rest}"
-        if name == "offramp" or rest == "memory" or not recorder.has(ours):
+        if rest == "memory":
             continue
-        numbers = ("p50_us", "p95_us") if rest.partition(", ")[2].startswith("1") else ("rate",)
-        for each in numbers:
-            ratios[f"{each}, {rest}, offramp / {name}"] = recorder.ratio(each, ours, cell)
+        one = rest.partition(", ")[2].startswith("1")
+        for ours in ("offramp",) if one else OURS:
+            if name != ours and recorder.has(f"{ours}, {rest}"):
+                for each in ("p50_us", "p95_us") if one else ("rate",):
+                    ratios[f"{each}, {rest}, {ours} / {name}"] = recorder.ratio(each, f"{ours}, {rest}", cell)
     return ratios
 
 
@@ -105,7 +107,7 @@ def tables(document: Document) -> str:
     for kind, what in (("json", "JSON of 784 numbers"), ("npy", "an array file of 784 bytes")):
         rows = [_row(document, name, kind) for name in document["contenders"]]
         head = ["server", "p50 us, 1 client", "p95 us", "offramp's p50 / its", "on two cores"]
-        head += ["requests/s, 32 clients", "offramp's / its", "cores used"]
+        head += ["requests/s, 32 clients", "offramp's / its", "with 2 workers", "cores used"]
         parts += [f"Body: {what}.", table(head, rows)]
     return "\n\n".join(parts)
 
@@ -114,12 +116,12 @@ def _row(document: Document, name: str, kind: str) -> list[str]:
     contender = document["contenders"][name]
     shown = f"{name} {contender['version']}".strip()
     if contender["state"] != "measured":
-        return [shown, contender["state"], *[""] * 6]
+        return [shown, contender["state"], *[""] * 7]
     medians, ratios = document["medians"], document["ratios"]
     one, many = medians[f"{name}, {kind}, 1"], medians[f"{name}, {kind}, 32"]
     found = [ratios.get(f"p50_us, {kind}, {place}, offramp / {name}") for place in ("1", "1 apart")]
-    found.append(ratios.get(f"rate, {kind}, 32, offramp / {name}"))
-    latency, apart, rate = [times(each) if each else "" for each in found]
+    found += [ratios.get(f"rate, {kind}, 32, {ours} / {name}") for ours in OURS]
+    latency, apart, rate, workers = [times(each) if each else "" for each in found]
     return [
         shown,
         number(one["p50_us"]["median"]),
@@ -128,5 +130,6 @@ def _row(document: Document, name: str, kind: str) -> list[str]:
         apart,
         number(many["rate"]["median"]),
         rate,
+        workers,
         number(many["server_cpu"]["median"]),
     ]

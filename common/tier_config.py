@@ -42,6 +42,7 @@ class TierConfig:
     # how it runs
     runtime: str = "onnxruntime"
     threads: int = 1  # of the runtime
+    workers: int = 1  # processes that answer over REST
     limits: Limits = DEFAULT_LIMITS
     drain_seconds: float = 10.0  # longest wait for requests in flight after SIGTERM
 
@@ -71,6 +72,7 @@ def read_tier(path: Path, name: str, value: object, environ: Mapping[str, str]) 
         upstream_protocol=section.take("upstream_protocol", _protocol, "tier"),
         runtime=section.take("runtime", kinds.text, "onnxruntime"),
         threads=section.take("threads", kinds.whole(1, 256), 1),
+        workers=section.take("workers", kinds.whole(1, 256), 1),
         limits=_limits(path, f"tiers.{name}.limits", section.take("limits", kinds.mapping, {})),
         drain_seconds=section.take("drain_seconds", kinds.number(0, 3600), 10.0),
     )
@@ -85,7 +87,12 @@ def read_tier(path: Path, name: str, value: object, environ: Mapping[str, str]) 
                     changes[suffix.lower()] = _listen(text)
             except ValueError as error:
                 raise ConfigError(f"{path}: {variable(name, suffix)} is {kinds.shown(text)}. It {error}.") from None
-    return dataclasses.replace(tier, **changes), stages  # type: ignore[arg-type]
+    tier = dataclasses.replace(tier, **changes)  # type: ignore[arg-type]
+    if tier.workers > 1 and tier.rest is None:
+        raise ConfigError(
+            f"{path}: tiers.{name}.workers is {tier.workers}. Workers share the rest address, and there is none."
+        )
+    return tier, stages
 
 
 def _limits(path: Path, where: str, values: Mapping[object, object]) -> Limits:

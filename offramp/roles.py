@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+
 import cloud.service
 import device.service
 import edge.service
@@ -34,7 +37,25 @@ def compose(system: SystemConfig, name: str) -> TierServer:
     return edge.service.compose(system, config, bundle)
 
 
-def serve_tier(system: SystemConfig, name: str) -> int:
-    """Serve a tier in the foreground until SIGTERM or SIGINT; returns the exit status."""
-    run(lambda: compose(system, name))
+def serve_tier(system: SystemConfig, name: str, *, worker: str | None = None) -> int:
+    """Serve a tier in the foreground until SIGTERM or SIGINT; returns the exit status.
+
+    Args:
+        system: the configuration.
+        name: of the tier.
+        worker: for a worker of the tier, the runtime that its first process has; it opens the REST door alone.
+    """
+    if worker is not None:
+        run(lambda: _worker(system, name, worker), leashed=True)
+        return 0
+
+    run(
+        lambda: compose(system, name),
+        worker=(sys.executable, "-m", "offramp", "serve", name, "--config", str(system.path)),
+    )
     return 0
+
+
+def _worker(system: SystemConfig, name: str, runtime: str) -> TierServer:
+    config = dataclasses.replace(system.tier(name), grpc=None, ops=None, runtime=runtime)
+    return TierServer(system, config, Bundle(system.bundle, digest=system.digest))

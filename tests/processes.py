@@ -33,7 +33,10 @@ def free_ports(count: int) -> list[int]:
 class System:
     """device, edge and cloud as three processes, each with its ops door."""
 
-    def __init__(self, root: Path, bundle: Path, stages: dict[str, int], *, timeout_ms: int = 5000) -> None:
+    def __init__(
+        self, root: Path, bundle: Path, stages: dict[str, int], *, timeout_ms: int = 5000, **first: object
+    ) -> None:
+        """`first` holds further keys of the first tier."""
         ports = iter(free_ports(1 + 2 * len(stages)))
         self.rest = f"http://127.0.0.1:{next(ports)}"
         self.ops: dict[str, str] = {}
@@ -43,7 +46,7 @@ class System:
             self.ops[name] = f"http://{address}"
             tiers[name] = {"stages": count, "ops": address, "grpc": f"127.0.0.1:{next(ports)}"}
             tiers[name] |= {"upstream_timeout_ms": timeout_ms, "drain_seconds": 5}
-        tiers[next(iter(stages))]["rest"] = self.rest.removeprefix("http://")
+        tiers[next(iter(stages))] |= {"rest": self.rest.removeprefix("http://"), **first}
         self.config = root / "tiers.yaml"
         self.config.write_text(yaml.safe_dump({"bundle": str(bundle), "tiers": tiers}, sort_keys=False))
         self.processes: dict[str, subprocess.Popen[str]] = {}

@@ -92,12 +92,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "upstream_protocol": "tier-unary",
         "runtime": "onnxruntime",
         "threads": 2,
+        "workers": 3,
+        "rest": "127.0.0.1:8002",
         "limits": {"queue_rows": 7},
         "drain_seconds": 0.5,
     }
     edge = load(tmp_path, changed(edge=keys)).tier("edge")
     assert [str(a) for a in edge.upstream] == ["cloud.example:1", "10.0.0.1:2"]
-    assert (edge.upstream_timeout_ms, edge.threads, edge.drain_seconds) == (80, 2, 0.5)
+    assert (edge.upstream_timeout_ms, edge.threads, edge.workers, edge.drain_seconds) == (80, 2, 3, 0.5)
     assert edge.limits.queue_rows == 7
     assert edge.limits.batch_rows == DEFAULT_LIMITS.batch_rows
 
@@ -155,6 +157,7 @@ def test_a_relay_and_a_single_tier(tmp_path: Path) -> None:
         (changed(edge={"upstream_protocol": "oip"}), "reserved for a later version"),
         (changed(edge={"upstream_protocol": "http"}), "must be tier or tier-unary"),
         (changed(edge={"threads": 0}), "whole number from 1 to 256"),
+        (changed(edge={"workers": 2}), "tiers.edge.workers is 2. Workers share the rest address, and there is none."),
         (changed(edge={"runtime": 5}), "must be text"),
         (changed(edge={"drain_seconds": -1}), "must be a number from 0"),
         (changed(edge={"drain_seconds": float("nan")}), "tiers.edge.drain_seconds is nan"),

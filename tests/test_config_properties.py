@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from common.config import load_config, resolve
 from common.errors import ConfigError
 
-KEYS = "stages grpc rest ops upstream upstream_timeout_ms upstream_protocol runtime threads limits drain_seconds views"
+KEYS = (
+    "stages grpc rest ops upstream upstream_timeout_ms upstream_protocol runtime threads workers limits drain_seconds"
+)
+KEYS += " views"
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just("127.0.0.1:1"), st.just("rest")
 )

@@ -106,7 +106,7 @@ def test_every_key_of_a_tier_is_documented_with_its_default() -> None:
     fields = {f.name: f.default for f in dataclasses.fields(TierConfig)}
     inner = {"name", "first", "start", "stop"}
     assert set(documented) == set(fields) - inner | {"stages"}
-    for key in ("upstream_timeout_ms", "upstream_protocol", "runtime", "threads"):
+    for key in ("upstream_timeout_ms", "upstream_protocol", "runtime", "threads", "workers"):
         assert documented[key] == str(fields[key])
     assert float(documented["drain_seconds"]) == fields["drain_seconds"]
 

@@ -15,7 +15,7 @@ from common.serving.asgi import AsgiApp
 from common.serving.connection import Connection
 from common.serving.hub import HttpLimits, Hub
 
-__all__ = ["HttpLimits", "HttpServer"]
+__all__ = ["HttpLimits", "HttpServer", "check_free"]
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ class HttpServer:
         self.port = 0
 
     @classmethod
-    async def start(cls, app: AsgiApp, host: str, port: int, limits: HttpLimits | None = None) -> HttpServer:
+    async def start(
+        cls, app: AsgiApp, host: str, port: int, limits: HttpLimits | None = None, *, shared: bool = False
+    ) -> HttpServer:
         """Listen and serve.
 
         Args:
@@ -42,12 +44,13 @@ class HttpServer:
             host: the address to listen on.
             port: 0 for any free one; `port` of the result tells which.
             limits: what a connection may do.
+            shared: whether other processes listen on the same port, each for its part of the connections.
 
         Raises:
             ConfigError: when the address cannot be opened.
         """
         server = cls(app, limits or HttpLimits())
-        await server._listen(host, port)
+        await server._listen(host, port, shared)
         return server
 
     @property
@@ -84,12 +87,14 @@ class HttpServer:
         await self._server.wait_closed()
         self._server = None
 
-    async def _listen(self, host: str, port: int) -> None:
+    async def _listen(self, host: str, port: int, shared: bool) -> None:
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Connection(self._hub), host, port, backlog=2048)
+            self._server = await loop.create_server(
+                lambda: Connection(self._hub), host, port, backlog=2048, reuse_port=shared or None
+            )
         except OSError as error:
-            raise ConfigError(f"Address {host}:{port} cannot be opened: {error.strerror or error}.") from None
+            raise _taken(host, port, error) from None
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = loop.create_task(self._sweep())
 
@@ -108,3 +113,19 @@ class HttpServer:
             now = time.monotonic()
             for connection in list(self._hub.connections):
                 connection.sweep(now)
+
+
+async def check_free(host: str, port: int) -> None:
+    """Refuse an address that somebody listens on (ConfigError): one that is to be shared would be shared with him."""
+    if not port:
+        return
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        raise _taken(host, port, error) from None
+    server.close()
+    await server.wait_closed()
+
+
+def _taken(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(f"Address {host}:{port} cannot be opened: {error.strerror or error}.")

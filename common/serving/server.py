@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from common.address import Address
@@ -13,7 +14,7 @@ from common.config import SystemConfig
 from common.serving.asgi import AsgiApp
 from common.serving.configuration import without_guarantee
 from common.serving.grpc_door import GrpcDoor
-from common.serving.http import HttpServer
+from common.serving.http import HttpServer, check_free
 from common.serving.metrics import Metrics
 from common.serving.ops import OpsDoor
 from common.serving.pool import Link, Pool
@@ -22,7 +23,8 @@ from common.serving.stages import load_stages, warm_up
 from common.serving.stream import StreamLink
 from common.serving.tier import Tier
 from common.serving.unary import UnaryLink
-from common.tier_config import TierConfig
+from common.serving.workers import Workers
+from common.tier_config import TierConfig, variable
 from common.version import VERSION
 from protos import tier_pb2 as pb
 
@@ -82,19 +84,36 @@ class TierServer:
             )
         self._grpc: GrpcDoor | None = None
         self._http: list[HttpServer] = []
+        self._workers: Workers | None = None
         self.ports: dict[str, int] = {}  # door -> bound port
 
-    async def start(self) -> None:
-        """Open the doors that have an address, dial upstream, and report ready; raises ConfigError."""
+    async def start(self, worker: Sequence[str] = ()) -> None:
+        """Open the doors that have an address, dial upstream, and report ready.
+
+        Args:
+            worker: the command that starts a worker of this tier; empty in a worker.
+
+        Raises:
+            ConfigError: when an address cannot be opened, or a worker does not start.
+        """
+        shared = self.config.workers > 1
         if self.config.grpc is not None:
             self._grpc = GrpcDoor(self.tier, describe(self.tier, self.config))
             self.ports["grpc"] = await self._grpc.start(self.config.grpc)
         if self.config.rest is not None:
-            await self._open_http("rest", RestDoor(self.tier), self.config.rest)
+            if shared and worker:
+                await check_free(self.config.rest.host, self.config.rest.port)
+            await self._open_http("rest", RestDoor(self.tier), self.config.rest, shared=shared)
+        if shared and worker:
+            rest = {variable(self.config.name, "REST"): self._address("rest")}
+            runtime = next((each.runtime for each in self.tier.runners.values()), self.config.runtime)
+            self._workers = Workers([*worker, "--worker", runtime], rest, self.config.workers - 1)
         if self.config.ops is not None:
-            await self._open_http("ops", OpsDoor(self.tier, self.metrics), self.config.ops)
+            await self._open_http("ops", OpsDoor(self.tier, self._exposition), self.config.ops)
         if self._pool is not None:
             await self._pool.start()
+        if self._workers is not None:
+            await self._workers.start()
         await self._set_ready(True)
 
     async def stop(self) -> None:
@@ -102,8 +121,10 @@ class TierServer:
         await self._set_ready(False)
         if self._grpc is not None:
             self._grpc.servicer.draining = True
-        until = time.monotonic() + self.config.drain_seconds
-        await asyncio.gather(*(server.stop(grace_s=self.config.drain_seconds) for server in self._http))
+        drain_s = self.config.drain_seconds
+        until = time.monotonic() + drain_s
+        workers = [] if self._workers is None else [self._workers.stop(drain_s)]
+        await asyncio.gather(*(server.stop(grace_s=drain_s) for server in self._http), *workers)
         while self.tier.in_flight and time.monotonic() < until:
             await asyncio.sleep(0.01)
         if self.tier.in_flight:
@@ -121,6 +142,8 @@ class TierServer:
         if self.config.stop > self.config.start:
             runner = self.tier.runners[self.config.start]
             stages = f"stages {self.config.start}..{self.config.stop - 1} on {runner.runtime} in {runner.precision}"
+        if self.config.workers > 1:
+            stages += f"; {self.config.workers} workers"
         upstream = ", ".join(map(str, self.config.upstream)) or "none"
         return f"{self.tier.name} ready: {doors}; {stages}; upstream {upstream}; bundle {self.tier.bundle.name}"
 
@@ -128,8 +151,13 @@ class TierServer:
         listen: Address = getattr(self.config, door)
         return str(Address(host=listen.host, port=self.ports[door]))
 
-    async def _open_http(self, door: str, app: AsgiApp, address: Address) -> None:
-        server = await HttpServer.start(app, address.host, address.port)
+    async def _exposition(self) -> bytes:
+        """The metrics of all processes of this tier."""
+        own = self.metrics.text()
+        return own if self._workers is None else await self._workers.metrics(own)
+
+    async def _open_http(self, door: str, app: AsgiApp, address: Address, *, shared: bool = False) -> None:
+        server = await HttpServer.start(app, address.host, address.port, shared=shared)
         self._http.append(server)
         self.ports[door] = server.port
 

@@ -13,6 +13,7 @@ def serve(
     tier: Annotated[str, typer.Argument(metavar="TIER", help="Its name in the config.")],
     config: Config,
     with_parent: Annotated[int | None, typer.Option(hidden=True, help="Drain when this process ends.")] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True, help="Be a worker of the tier, on this runtime.")] = None,
     version: Version = False,
 ) -> None:
     """Serve one tier in the foreground; SIGTERM or Ctrl-C drains it."""
@@ -25,4 +26,4 @@ def serve(
     system = load_system(config, tier)
     from offramp.roles import serve_tier
 
-    raise typer.Exit(serve_tier(system, tier))
+    raise typer.Exit(serve_tier(system, tier, worker=worker))

@@ -12,7 +12,11 @@ from tests.serving.chains import make_tier
 async def test_probes_and_metrics(tmp_path: Path, ready: bool) -> None:
     tier = make_tier(write_skip(tmp_path)[0], 0, 4)
     tier.ready = ready
-    transport = httpx.ASGITransport(app=OpsDoor(tier, tier.metrics))
+
+    async def exposed() -> bytes:
+        return tier.metrics.text()
+
+    transport = httpx.ASGITransport(app=OpsDoor(tier, exposed))
     async with httpx.AsyncClient(transport=transport, base_url="http://ops") as client:
         for path in ("/live", "/v2/health/live"):
             assert (await client.get(path)).status_code == 200
