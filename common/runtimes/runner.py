@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -34,14 +34,14 @@ def check_names(stage: Stage, inputs: Collection[str], outputs: Collection[str])
             raise BundleError(f"{stage.file} has {kind} {sorted(found)}. The manifest names {sorted(wanted)}.")
 
 
-def zeros(manifest: Manifest, stage: int, rows: int) -> Tensors:
-    """A batch of zeros for a stage; symbolic sizes take their smallest bucket.
+def zeros(manifest: Manifest, stage: int, rows: int, names: Iterable[str] | None = None) -> Tensors:
+    """A batch of zeros for what a stage reads, or for the tensors named; symbolic sizes take their smallest bucket.
 
     Whole numbers of a symbolic size (token ids, masks) are 1 where rows are filled up with 0: no row may consist of
     filling alone.
     """
     found: Tensors = {}
-    for name in manifest.stages[stage].reads:
+    for name in manifest.stages[stage].reads if names is None else names:
         spec = manifest.tensors[name]
         sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
         tokens = bool(spec.symbols) and np.dtype(spec.dtype).kind in "iub"

@@ -1,6 +1,7 @@
 """What an exit says about a run: labels, calibrated confidences, and which rows it may answer.
 
-A batch is decided in numpy; a single row of few classes in plain Python, which takes a third of the time.
+A batch is decided in numpy; few rows of few classes in plain Python, which takes a fifth of the time for one row and
+as long for five rows of ten classes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from common.manifest import Manifest
 from common.serving.chunk import Chunk, Outcome
 from common.types import Array, Tensors
 
-_ROW_CLASSES = 64  # up to here plain Python is the quicker one
+_FEW = 64  # probabilities; up to here plain Python is the quicker one
 
 
 @dataclass(slots=True)
@@ -45,8 +46,8 @@ class Exits:
         leave = self._exits[exit]
         logits_BC = outputs[leave.logits]
         stateless = not chunks[0].state and not chunks[0].job.criterion.keeps_state
-        if stateless and len(logits_BC) == 1 and logits_BC.shape[1] <= _ROW_CLASSES:
-            return self._judge_row(exit, chunks[0], logits_BC)
+        if stateless and logits_BC.size <= _FEW:
+            return self._judge_few(exit, chunks, logits_BC)
         gate_B = None if leave.gate is None else outputs[leave.gate].reshape(-1)
         said = Outputs.of(logits_BC, leave.temperature, gate_B)
         outcome = Outcome(
@@ -62,10 +63,22 @@ class Exits:
         accepted_B, state = chunks[0].job.criterion.decide(said, state, thresholds_B)
         return Verdict(outcome, accepted_B.tolist(), state)
 
-    def _judge_row(self, exit: int, chunk: Chunk, logits_BC: Array) -> Verdict:
-        label, probs = softmax_row(logits_BC[0].tolist(), self._exits[exit].temperature)
-        job = chunk.job
-        accepted = exit == self._last or job.criterion.accepts(probs, job.thresholds[exit])
-        probs_BC = np.array([probs], np.float32) if job.request.want_probabilities else None
-        outcome = Outcome(exit=exit, labels=[label], confidences=[probs[label]], probs_BC=probs_BC)
-        return Verdict(outcome, (accepted,), {})
+    def _judge_few(self, exit: int, chunks: list[Chunk], logits_BC: Array) -> Verdict:
+        temperature, last = self._exits[exit].temperature, exit == self._last
+        accepts = chunks[0].job.criterion.accepts
+        rows = iter(logits_BC.tolist())
+        labels: list[int] = []
+        confidences: list[float] = []
+        accepted: list[bool] = []
+        every: list[list[float]] = []
+        for chunk in chunks:
+            threshold = chunk.job.thresholds[exit]
+            for _ in chunk.ids:
+                label, probs = softmax_row(next(rows), temperature)
+                labels.append(label)
+                confidences.append(probs[label])
+                accepted.append(last or accepts(probs, threshold))
+                every.append(probs)
+        wanted = any(chunk.job.request.want_probabilities for chunk in chunks)
+        probs_BC = np.array(every, np.float32) if wanted else None
+        return Verdict(Outcome(exit=exit, labels=labels, confidences=confidences, probs_BC=probs_BC), accepted, {})

@@ -19,6 +19,7 @@ from common.serving.metrics import Metrics
 from common.serving.ops import OpsDoor
 from common.serving.pool import Link, Pool
 from common.serving.rest import RestDoor
+from common.serving.self_test import self_test
 from common.serving.stages import load_stages, warm_up
 from common.serving.stream import StreamLink
 from common.serving.tier import Tier
@@ -95,6 +96,7 @@ class TierServer:
 
         Raises:
             ConfigError: when an address cannot be opened, or a worker does not start.
+            BundleError: when the self-test gets no answer.
         """
         shared = self.config.workers > 1
         if self.config.grpc is not None:
@@ -114,6 +116,7 @@ class TierServer:
             await self._pool.start()
         if self._workers is not None:
             await self._workers.start()
+        await self_test(self.tier, self.config.start)
         await self._set_ready(True)
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Loading a tier's stages: verify, load, warm up, and one self-test before the tier reports ready."""
+"""Loading a tier's stages: verify, load, warm up, and check what each writes."""
 
 from __future__ import annotations
 

@@ -196,7 +196,8 @@ class Tier:
 
     def _over(self, job: Job) -> None:
         self.in_flight -= 1
-        self.metrics.request_seconds.observe(time.monotonic() - job.received)
+        if job.request.purpose is Purpose.ANSWER:
+            self.metrics.request_seconds.observe(time.monotonic() - job.received)
 
     def _require_stages(self, start: int) -> None:
         for stage in range(start, self.stop):
