@@ -12,12 +12,13 @@ import numpy as np
 
 from common.errors import Malformed, TooLarge
 from common.limits import Limits
-from common.manifest import Manifest, TensorSpec
+from common.manifest import DTYPES, Manifest, TensorSpec
 from common.serving.exact import NUMBERS, exact_cast
 from common.types import Array, Tensors
 
 _DOTTED = 8192  # elements up to which a scalar product is quicker than a look at each, and stays on this thread
 
+_DTYPES = {name: np.dtype(name) for name in DTYPES}
 Sizes = dict[str, int]  # symbolic size -> what it is in this batch
 
 
@@ -42,7 +43,7 @@ def admit(manifest: Manifest, start_stage: int, tensors: Mapping[str, Array], li
             f"start_stage is {start_stage}. It must lie between 0 and {len(manifest.stages) - 1}.", "bad_stage"
         )
     names = manifest.live(start_stage)
-    if len(tensors) != len(names) or not all(name in tensors for name in names):
+    if tensors.keys() != set(names):
         raise Malformed(f"The tensors are {_listed(tensors)}. They must be {_listed(names)}.", "bad_tensors")
     rows = -1
     sizes: Sizes = {}
@@ -103,7 +104,7 @@ def fits(shape: Sequence[int], spec: TensorSpec, sizes: Sizes) -> bool:
 
 def typed(array: Array, spec: TensorSpec) -> Array:
     """The batch in the spec's dtype, contiguous; refuses what cannot be represented there, NaN and infinity."""
-    dtype = np.dtype(spec.dtype)
+    dtype = _DTYPES[spec.dtype]
     if array.dtype.kind not in NUMBERS:
         raise Malformed(f"Tensor {spec.name!r} has dtype {array.dtype}. It must be {spec.dtype}.", "bad_dtype")
     if array.dtype.kind == "f" and dtype.kind == "f":

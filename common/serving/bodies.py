@@ -85,6 +85,13 @@ class Bodies:
             return is_small(body, media_type)
         return media_type != MULTIPART and len(body) <= _INLINE_BYTES
 
+    def read_quickly(self, body: bytes, content_type: str, query: bytes) -> Parsed | None:
+        """As `read`; None for a body that had better be read in another thread."""
+        media_type = content_type if content_type in self._readers else self.media_type(content_type)
+        if not self.is_quick(body, media_type):
+            return None
+        return self._readers[media_type](body, content_type, options_from_query(query) if query else {})
+
     def read(self, body: bytes, content_type: str, query: bytes = b"") -> Parsed:
         """Read a body.
 

@@ -53,13 +53,15 @@ class Exits:
         outcome = Outcome(
             exit=exit,
             labels=said.labels_B.tolist(),
-            confidences=said.probs_BC[np.arange(len(said.labels_B)), said.labels_B].tolist(),
+            confidences=said.probs_BC.max(axis=1).tolist(),
             probs_BC=said.probs_BC,
         )
         state = {name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state}
         if exit == self._last:
             return Verdict(outcome, [True] * len(logits_BC), state)
-        thresholds_B = np.repeat([chunk.job.thresholds[exit] for chunk in chunks], [len(chunk) for chunk in chunks])
+        thresholds_B = np.array([chunk.job.thresholds[exit] for chunk in chunks])
+        if len(thresholds_B) < len(logits_BC):
+            thresholds_B = np.repeat(thresholds_B, [len(chunk.ids) for chunk in chunks])
         accepted_B, state = chunks[0].job.criterion.decide(said, state, thresholds_B)
         return Verdict(outcome, accepted_B.tolist(), state)
 

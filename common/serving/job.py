@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from common.criteria import Criterion
@@ -78,34 +77,33 @@ class Job:
             at: where the chunk's rows begin in it.
             degraded: why a later exit was not asked.
         """
-        ids = chunk.ids
-        rows = slice(at, at + len(ids))
         hops = (Hop(tier=self.tier, queue_ms=chunk.queue_s * 1e3, compute_ms=chunk.compute_s * 1e3),)
-        probabilities: Iterable[tuple[float, ...] | None] = repeat(None)
+        labels, confidences = outcome.labels, outcome.confidences
+        probabilities: list[tuple[float, ...]] | None = None
         if outcome.probs_BC is not None and self.request.want_probabilities:
-            probabilities = map(tuple, outcome.probs_BC[rows].tolist())
+            probabilities = list(map(tuple, outcome.probs_BC[at : at + len(chunk.ids)].tolist()))
         self.deliver_some(
             [
                 Answer(
                     row=row,
-                    label=label,
-                    confidence=confidence,
+                    label=labels[place],
+                    confidence=confidences[place],
                     exit=outcome.exit,
                     tier=self.tier,
                     degraded=degraded,
                     hops=hops,
-                    probabilities=probs,
+                    probabilities=None if probabilities is None else probabilities[place - at],
                 )
-                for row, label, confidence, probs in zip(
-                    ids, outcome.labels[rows], outcome.confidences[rows], probabilities, strict=False
-                )
+                for place, row in enumerate(chunk.ids, at)
             ]
         )
 
     def deliver_some(self, answers: Sequence[Answer]) -> None:
         """Pass answers on and finish when they were the last."""
         self.deliver(answers)
-        self.settle(len(answers))
+        self.remaining -= len(answers)
+        if self.remaining == 0:
+            self.end()
 
     def fail(self, rows: int, error: RequestError) -> None:
         """Rows that get no answer here; the request ends with the first error once all rows are settled."""
@@ -134,6 +132,7 @@ class Job:
         if self.over:
             return
         self.over = True
-        for call in list(self.forwarding):
-            call.withdraw()
+        if self.forwarding:
+            for call in list(self.forwarding):
+                call.withdraw()
         self._over(self)

@@ -89,9 +89,9 @@ class Prediction:
         if len(body) > shared.body_bytes:
             raise shared.too_long()
         started = time.monotonic()
-        bodies, content_type = shared.bodies, self._head.content_type
-        if bodies.is_quick(body, bodies.media_type(content_type)):
-            self._ask(bodies.read(body, content_type, query), started)
+        parsed = shared.bodies.read_quickly(body, self._head.content_type, query)
+        if parsed is not None:
+            self._ask(parsed, started)
             return
         self._work = asyncio.get_running_loop().create_task(self._read_elsewhere(body, query, started))
         shared.tasks.add(self._work)

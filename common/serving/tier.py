@@ -236,6 +236,7 @@ class Tier:
         exit = self._manifest.stages[stage].exit
         verdict = None if exit is None else self._exits.judge(exit, chunks, outputs)
         live: Tensors | None = None
+        no_more = verdict is not None and all(verdict.accepted)
         at = 0
         for chunk in chunks:
             part = slice(at, at + len(chunk.ids))
@@ -245,7 +246,7 @@ class Tier:
             accepted: Sequence[bool] = ()
             if verdict is not None:
                 accepted = verdict.accepted[part]
-                if all(accepted):
+                if no_more or all(accepted):
                     self._answer(chunk, verdict.outcome, part.start)
                     continue
                 chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
