@@ -4,7 +4,7 @@ protobuf copies a large `bytes` field several times on its way into a message an
 message of many fields takes it several times as long as joining bytes that mostly are the same as last time. The
 result is an ordinary `offramp.v1` message that any other client could have sent (fields may come in any order).
 
-A tensor's data is placed so that it lies aligned in memory when the message does: upstream then computes on what it
+A large tensor's data is placed so that it lies aligned in memory when the message does: upstream then computes on what it
 has received, without a copy. Repeating a field fills the gap, as the last value of a field is the one that counts.
 """
 
@@ -22,6 +22,7 @@ from protos import tier_pb2 as pb
 
 _VARINT, _FIXED32, _LENGTH_DELIMITED = 0, 5, 2
 _ALIGNED = 16  # bytes; what memory allocators keep to
+_WORTH_IT = 1024  # bytes of data; copying fewer costs less than the gap on a slow link
 
 
 def _tag(message: object, field: str, wire_type: int = _LENGTH_DELIMITED) -> bytes:
@@ -182,7 +183,9 @@ def _kind(
 
 def _pad(purpose: Purpose, before: int, tensors: Sequence[Buffer]) -> bytes:
     """What must follow `before` bytes so that the first tensor's data is aligned in the message."""
-    return _gap(purpose, -(before + len(tensors[0])) % _ALIGNED) if tensors else b""
+    if not tensors or len(tensors[1]) < _WORTH_IT:
+        return b""
+    return _gap(purpose, -(before + len(tensors[0])) % _ALIGNED)
 
 
 @lru_cache(maxsize=256)
