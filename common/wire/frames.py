@@ -4,8 +4,8 @@ protobuf copies a large `bytes` field several times on its way into a message an
 message of many fields takes it several times as long as joining bytes that mostly are the same as last time. The
 result is an ordinary `offramp.v1` message that any other client could have sent (fields may come in any order).
 
-A large tensor's data is placed so that it lies aligned in memory when the message does: upstream then computes on what it
-has received, without a copy. Repeating a field fills the gap, as the last value of a field is the one that counts.
+A large tensor's data is placed so that it lies aligned in memory when the message does: upstream then computes on what
+it has received, without a copy. Repeating a field fills the gap, as the last value of a field is the one that counts.
 """
 
 from __future__ import annotations
