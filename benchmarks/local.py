@@ -26,7 +26,7 @@ OURS = ("offramp", "offramp 2 workers")
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    rounds, seconds = (3, 0.3) if quick else (8, 0.35)
+    rounds, seconds = (3, 0.3) if quick else (7, 0.35)
     inputs = accepted_inputs()
     recorder = Recorder(
         "local",

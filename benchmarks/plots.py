@@ -35,7 +35,7 @@ def plot(name: str, document: Document) -> None:
 def _local(axes: Any, document: Document) -> None:
     """Latency at one client and throughput at 32, per server."""
     names = [name for name, each in document["contenders"].items() if each["state"] == "measured"][::-1]
-    colours = [_OURS if name == "offramp" else _THEIRS for name in names]
+    colours = [_OURS if name.startswith("offramp") else _THEIRS for name in names]
     for axis, place, what, title in (
         (axes[0], "1", "p50_us", "p50 at 1 client, us (log)"),
         (axes[1], "32", "rate", "requests/s at 32 clients"),
