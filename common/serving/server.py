@@ -11,6 +11,7 @@ from functools import partial
 from common.address import Address
 from common.bundle import Bundle
 from common.config import SystemConfig
+from common.runtimes import AUTO, configured
 from common.serving.asgi import AsgiApp
 from common.serving.configuration import without_guarantee
 from common.serving.grpc_door import GrpcDoor
@@ -108,8 +109,7 @@ class TierServer:
             await self._open_http("rest", RestDoor(self.tier), self.config.rest, shared=shared)
         if shared and worker:
             rest = {variable(self.config.name, "REST"): self._address("rest")}
-            runtime = next((each.runtime for each in self.tier.runners.values()), self.config.runtime)
-            self._workers = Workers([*worker, "--worker", runtime], rest, self.config.workers - 1)
+            self._workers = Workers([*worker, "--worker", self.runtime], rest, self.config.workers - 1)
         if self.config.ops is not None:
             await self._open_http("ops", OpsDoor(self.tier, self._exposition), self.config.ops)
         if self._pool is not None:
@@ -137,6 +137,14 @@ class TierServer:
         await self.tier.close()
         if self._pool is not None:
             await self._pool.close()
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime in use: what `auto` has picked, as its workers must not pick another."""
+        if self.config.runtime == AUTO and self.tier.runners:
+            picked = next(iter(self.tier.runners.values()))
+            return configured({"runtime": picked.runtime, "precision": picked.precision})
+        return self.config.runtime
 
     def summary(self) -> str:
         """One line for people and for whoever waits until the tier is ready."""

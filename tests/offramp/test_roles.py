@@ -43,6 +43,23 @@ def test_a_tier_says_which_runtime_it_uses(root: Path) -> None:
     assert (info.stage, info.runtime, info.precision) == (0, "onnxruntime", "float32")
 
 
+@pytest.mark.parametrize(
+    ("picked", "precision", "name"),
+    [
+        ("onnxruntime", "float32", "onnxruntime"),
+        ("onnxruntime:cuda", "float32", "onnxruntime:cuda"),
+        ("openvino", "float32", "openvino"),
+        ("openvino", "bfloat16", "openvino-bf16"),
+    ],
+)
+def test_workers_get_the_runtime_that_was_picked(root: Path, picked: str, precision: str, name: str) -> None:
+    server = composed(root, "device", runtime="auto", workers=2)
+    (stage,) = server.tier.runners.values()
+    stage.runtime, stage.precision = picked, precision
+    assert server.runtime == name
+    assert composed(root, "device", runtime="onnxruntime", workers=2).runtime == "onnxruntime"
+
+
 @pytest.mark.openvino
 def test_openvino_by_name(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle_point = skip_manifest(skip_models(write_skip(root / "skip")[1].weights))["operating_points"]
