@@ -23,6 +23,7 @@ from calibration.thresholds import ExitScores, choose, criterion_named, exit_flo
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
+from common.rule import Rule
 
 
 def calibrate(
@@ -79,7 +80,7 @@ def calibrate(
     held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
     points = _points(served, seen, held_out, settings, report)
     if settings.guarantee is not None:
-        rule = criterion_named(settings.criterion)
+        rule = Rule(criterion_named(settings.criterion), served.manifest.exits, len(served.manifest.classes))
         points[settings.guarantee.name] = guaranteed_point(served, rule, settings.guarantee, seen, held_out, report)
     document = load_document(bundle)
     write_codes(document, served.manifest)
@@ -147,12 +148,13 @@ def _points(
 ) -> dict[str, Any]:
     """Operating points `default` and `full`, measured on the calibration split."""
     criterion = criterion_named(settings.criterion)
+    rule = Rule(criterion, served.manifest.exits, len(served.manifest.classes))
     flops_E = exit_flops(served.manifest)
     labels_N = calibration.examples.labels_N
-    scores = ExitScores.of(calibration.said, served.manifest, criterion)
+    scores = ExitScores.of(calibration.said, rule)
     chosen = choose(
         criterion,
-        ExitScores.of(tune.said, served.manifest, criterion),
+        ExitScores.of(tune.said, rule),
         scores,
         labels_N,
         flops_E,

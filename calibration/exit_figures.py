@@ -15,9 +15,10 @@ from calibration.hindsight import at_random
 from calibration.intervals import gap_interval, share_interval
 from calibration.reliability import reliability
 from calibration.served import Said
-from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken
+from calibration.thresholds import ExitScores, exit_flops, exits_taken
 from common.criteria import softmax
 from common.manifest import Manifest, OperatingPoint
+from common.rule import Rule
 from common.types import Array
 
 
@@ -31,9 +32,9 @@ class Taken:
 
 def taken(manifest: Manifest, point: OperatingPoint, said: Said, labels_N: Array) -> Taken:
     """Decide every row of a split as the tiers would."""
-    criterion = criterion_named(point.criterion)
-    scores = ExitScores.of(said, manifest, criterion)
-    exits_N = exits_taken(criterion, scores.scores_EN, point.thresholds)
+    rule = Rule.of(manifest, point)
+    scores = ExitScores.of(said, rule)
+    exits_N = exits_taken(rule.criterion, scores.scores_EN, point.thresholds)
     answers_N = scores.labels_EN[exits_N, np.arange(len(labels_N))]
     return Taken(exits_N=exits_N, right_N=answers_N == labels_N)
 
@@ -54,8 +55,8 @@ def accuracy_of(right_N: Array) -> dict[str, Any]:
 
 def each_exit(manifest: Manifest, said: Said, labels_N: Array) -> list[dict[str, Any]]:
     """Every exit alone, as if it answered every row; see `docs/evaluation.md`."""
-    criterion = criterion_named(manifest.operating_points["default"].criterion)
-    scores_EN = ExitScores.of(said, manifest, criterion).scores_EN
+    rule = Rule.of(manifest, manifest.operating_points["default"])
+    criterion, scores_EN = rule.criterion, ExitScores.of(said, rule).scores_EN
     right_EN, flops_E = rights(said, labels_N), exit_flops(manifest)
     found = []
     for number, (logits_NC, leave) in enumerate(zip(said.logits, manifest.exits, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,11 @@ from calibration.ladder import build_ladder
 from calibration.risks import Answered, risk_named
 from calibration.served import Said, Served
 from calibration.settings import GuaranteeSettings
-from calibration.thresholds import ExitScores, criterion_named, exit_flops, exits_taken
+from calibration.thresholds import ExitScores, exit_flops, exits_taken
 from calibration.whole import Whole
-from common.criteria import Criterion
 from common.errors import ConfigError
-from common.types import Array, Tensors
+from common.rule import Rule
+from common.types import Array
 
 _ROWS = 256
 
@@ -34,7 +34,7 @@ class Split:
 
 def guaranteed_point(
     served: Served,
-    criterion: Criterion,
+    rule: Rule,
     wanted: GuaranteeSettings,
     tune: Split,
     held_out: Split,
@@ -46,7 +46,7 @@ def guaranteed_point(
 
     Args:
         served: runs the bundle; its manifest holds the temperatures and codes of both splits' logits.
-        criterion: compares scores with thresholds.
+        rule: what decides.
         wanted: risk, epsilon, delta.
         tune: fixes the ladder.
         held_out: the certify split; nothing of the bundle may depend on it.
@@ -62,22 +62,20 @@ def guaranteed_point(
     for name, split in (("tune", tune), ("certify", held_out)):
         if not len(split.examples):
             raise ConfigError(f"The {name} split holds no rows, so nothing can be certified.")
-    whole = Whole(served)
-    tried = judged(served, criterion, whole, tune)
-    ladder = build_ladder(criterion, *tried, risk, flops_E)
+    ladder = build_ladder(rule.criterion, *judged(served, rule, tune), risk, flops_E)
     found = certify(
         ladder,
-        *judged(served, criterion, whole, held_out),
+        *judged(served, rule, held_out),
         risk,
         flops_E,
         epsilon=wanted.epsilon,
         delta=wanted.delta,
     )
-    paper = certificate(found, served, criterion=criterion.name, tune=tune.examples, certify=held_out.examples)
+    paper = certificate(found, served, criterion=rule.criterion.name, tune=tune.examples, certify=held_out.examples)
     chosen = found.rungs[found.chosen or 0]
     saved = 1.0 - chosen.mean_flops / float(flops_E[-1])
     report(f"{wanted.name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
-    return {**point_json(chosen, paper, found.rows, criterion.name), "configuration": served.configuration()}
+    return {**point_json(chosen, paper, found.rows, rule.criterion.name), "configuration": served.configuration()}
 
 
 def kept(served: Served, split: Split) -> dict[str, Any]:
@@ -91,30 +89,33 @@ def kept(served: Served, split: Split) -> dict[str, Any]:
     certified = {name: paper for name, paper in papers.items() if paper is not None and paper.get("certified")}
     if not certified:
         return {}
-    rows = answered(split.said.logits, Whole(served), split.examples, served.inputs(split.examples))
+    reference_N = reference(served, split.examples)
     found: dict[str, Any] = {}
     for name, paper in certified.items():
         point = manifest.operating_points[name]
-        criterion = criterion_named(point.criterion)
-        scores_EN = ExitScores.of(split.said, manifest, criterion).scores_EN
-        taken_N = exits_taken(criterion, scores_EN, point.thresholds)
+        rule = Rule.of(manifest, point)
+        scores = ExitScores.of(split.said, rule)
+        rows = answered(scores, reference_N, split.examples)
+        taken_N = exits_taken(rule.criterion, scores.scores_EN, point.thresholds)
         losses_N = risk_named(paper["risk"]).losses(rows)[taken_N, np.arange(len(taken_N))]
         found[name] = {key: paper[key] for key in ("risk", "epsilon", "delta")} | {"mean_loss": float(losses_N.mean())}
     return found
 
 
-def answered(logits: Sequence[Array], whole: Whole, examples: Examples, inputs: Tensors) -> Answered:
-    """What every exit answers, [E, N], beside the uncut float32 network and the labels."""
+def reference(served: Served, examples: Examples) -> Array:
+    """What the uncut float32 network answers, [N]."""
+    inputs, whole = served.inputs(examples), Whole(served)
     parts = range(0, len(examples), _ROWS)
     batches = ({name: array[at : at + _ROWS] for name, array in inputs.items()} for at in parts)
-    return Answered(
-        answers=np.stack([logits_NC.argmax(axis=1) for logits_NC in logits]),
-        reference_N=np.concatenate([whole.run(batch).argmax(axis=1) for batch in batches]),
-        labels_N=examples.labels_N,
-    )
+    return np.concatenate([whole.run(batch).argmax(axis=1) for batch in batches])
 
 
-def judged(served: Served, criterion: Criterion, whole: Whole, split: Split) -> tuple[ExitScores, Answered]:
+def answered(scores: ExitScores, reference_N: Array, examples: Examples) -> Answered:
+    """What every exit answers, [E, N], beside the uncut float32 network and the labels."""
+    return Answered(answers=scores.labels_EN, reference_N=reference_N, labels_N=examples.labels_N)
+
+
+def judged(served: Served, rule: Rule, split: Split) -> tuple[ExitScores, Answered]:
     """Scores of a split, and what it answers and should answer."""
-    scores = ExitScores.of(split.said, served.manifest, criterion)
-    return scores, answered(split.said.logits, whole, split.examples, served.inputs(split.examples))
+    scores = ExitScores.of(split.said, rule)
+    return scores, answered(scores, reference(served, split.examples), split.examples)

@@ -22,11 +22,11 @@ from calibration.redraws import Population, Verdict, fixed_sequence, judge, plug
 from calibration.risks import RISKS, Answered, Risk
 from calibration.served import Served
 from calibration.settings import DataSettings
-from calibration.thresholds import ExitScores, candidates, criterion_named, exit_flops, exits_taken
-from calibration.whole import Whole
+from calibration.thresholds import ExitScores, candidates, exit_flops, exits_taken
 from common.bundle import Bundle
 from common.criteria import Criterion
 from common.errors import ConfigError
+from common.rule import Rule
 from common.types import Array
 
 DELTA = 0.1
@@ -80,17 +80,16 @@ def stored(bundle_dir: Path, data_dir: Path | None, *, noise: float = 0.0, seed:
     settings = recipe_section(bundle, "data", DataSettings)
     splits = divide(load_train(settings, data_dir), settings)
     served = Served(bundle)
-    whole = Whole(served)
-    criterion = criterion_named(bundle.manifest.operating_points["default"].criterion)
+    rule = Rule.of(bundle.manifest, bundle.manifest.operating_points["default"])
     rng = np.random.Generator(np.random.PCG64(seed))
 
     def answers(examples: Examples) -> tuple[ExitScores, Answered]:
         seen = _noisy(examples, noise, rng) if noise else examples
-        return judged(served, criterion, whole, Split(examples=seen, said=served.says(seen)))
+        return judged(served, rule, Split(examples=seen, said=served.says(seen)))
 
     return Stored(
         name=f"{bundle.manifest.name}, noise {noise:g}" if noise else bundle.manifest.name,
-        criterion=criterion,
+        criterion=rule.criterion,
         flops_E=exit_flops(bundle.manifest),
         tune=answers(splits.tune),
         rows=answers(splits.calibration),

@@ -17,8 +17,9 @@ import numpy as np
 from calibration.datasets import Examples
 from calibration.served import Served
 from calibration.whole import Whole
-from common.criteria import CRITERIA, Outputs, softmax_row
+from common.criteria import softmax_row
 from common.manifest import OperatingPoint
+from common.rule import Rule
 from common.runtimes import configured
 from common.types import Array, Tensors
 
@@ -90,13 +91,13 @@ def answering(served: Served, point: OperatingPoint) -> Run:
 
     A single row of few classes is decided in plain Python, everything else in numpy.
     """
-    plain = not CRITERIA[point.criterion].keeps_state and len(served.manifest.classes) <= _ROW_CLASSES
-    return lambda live: (_row if plain and len(next(iter(live.values()))) == 1 else _rows)(served, point, live)
+    rule = Rule.of(served.manifest, point)
+    plain = rule.by_row and len(served.manifest.classes) <= _ROW_CLASSES
+    return lambda live: (_row if plain and len(next(iter(live.values()))) == 1 else _rows)(served, rule, point, live)
 
 
-def _row(served: Served, point: OperatingPoint, live: Tensors) -> object:
-    criterion = CRITERIA[point.criterion]
-    manifest = served.manifest
+def _row(served: Served, rule: Rule, point: OperatingPoint, live: Tensors) -> object:
+    criterion, manifest = rule.criterion, served.manifest
     for number, stage in enumerate(manifest.stages):
         live = {**live, **served.stages[number].run(live)}
         if stage.exit is None:
@@ -108,8 +109,7 @@ def _row(served: Served, point: OperatingPoint, live: Tensors) -> object:
     return None
 
 
-def _rows(served: Served, point: OperatingPoint, live: Tensors) -> object:
-    criterion = CRITERIA[point.criterion]
+def _rows(served: Served, rule: Rule, point: OperatingPoint, live: Tensors) -> object:
     manifest = served.manifest
     rows_B = np.arange(len(next(iter(live.values()))))
     labels = np.empty(len(rows_B), np.int64)
@@ -120,11 +120,9 @@ def _rows(served: Served, point: OperatingPoint, live: Tensors) -> object:
             continue
         leave = manifest.exits[stage.exit]
         gate_B = None if leave.gate is None else live[leave.gate].reshape(-1)
-        said = Outputs.of(live[leave.logits], leave.temperature, gate_B)
+        thresholds_B = np.full(len(rows_B), point.thresholds[stage.exit])
+        said, accepted_B, state = rule.decide(stage.exit, live[leave.logits], gate_B, state, thresholds_B)
         labels[rows_B] = said.labels_B
-        if stage.exit == len(manifest.exits) - 1:
-            break
-        accepted_B, state = criterion.decide(said, state, np.full(len(rows_B), point.thresholds[stage.exit]))
         if accepted_B.all():
             break
         if accepted_B.any():

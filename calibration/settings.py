@@ -72,7 +72,7 @@ class GuaranteeSettings(Strict):
 class CalibrationSettings(Strict):
     """How the thresholds of the operating points are chosen: `default`, and one with a guarantee if wanted."""
 
-    criterion: Literal["max-probability", "entropy", "margin", "gate"] = "max-probability"
+    criterion: Literal["max-probability", "entropy", "margin", "patience", "gate"] = "max-probability"
     target_drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # share of rows, against the last exit
     confidence: float = Field(default=0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
     candidates: int = Field(default=50, ge=1, le=500)  # thresholds tried per exit

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from calibration.served import Said
-from calibration.thresholds import ExitScores, candidates, criterion_named, exit_flops, outcome
+from calibration.thresholds import ExitScores, candidates, exit_flops, outcome
 from common.manifest import Manifest
+from common.rule import Rule
 from common.types import Array
 
 _STEPS = 100
@@ -25,8 +26,9 @@ class Sweep:
 
 def sweep(manifest: Manifest, said: Said, labels_N: Array) -> Sweep:
     """Every exit gets the same quantile of its own scores as its threshold; nothing in the manifest changes."""
-    criterion = criterion_named(manifest.operating_points["default"].criterion)
-    scores = ExitScores.of(said, manifest, criterion)
+    rule = Rule.of(manifest, manifest.operating_points["default"])
+    criterion = rule.criterion
+    scores = ExitScores.of(said, rule)
     flops_E = exit_flops(manifest)
     ladders = [candidates(criterion, scores_N, _STEPS) for scores_N in scores.scores_EN[:-1]]
     found = []

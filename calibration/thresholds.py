@@ -24,6 +24,7 @@ from calibration.settings import CalibrationSettings
 from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
 from common.manifest import Manifest
+from common.rule import Rule
 from common.types import Array, Tensors
 
 _MOST_COMBINATIONS = 250_000
@@ -37,15 +38,9 @@ class ExitScores:
     labels_EN: Array  # the answer that the exit would give
 
     @classmethod
-    def of(cls, said: Said, manifest: Manifest, criterion: Criterion) -> ExitScores:
-        """From what every exit says and the manifest's temperatures."""
-        return cls.scored(
-            [
-                Outputs.of(logits_NC, leave.temperature, gate_N)
-                for logits_NC, gate_N, leave in zip(said.logits, said.gates, manifest.exits, strict=True)
-            ],
-            criterion,
-        )
+    def of(cls, said: Said, rule: Rule) -> ExitScores:
+        """From what every exit says and the rule that a tier decides by."""
+        return cls.scored(outputs_of(said, rule), rule.criterion)
 
     @classmethod
     def scored(cls, outputs: Sequence[Outputs], criterion: Criterion) -> ExitScores:
@@ -56,6 +51,16 @@ class ExitScores:
             scores_N, state = criterion.score(output, state)
             scores.append(scores_N)
         return cls(scores_EN=np.stack(scores), labels_EN=np.stack([output.labels_B for output in outputs]))
+
+
+def outputs_of(said: Said, rule: Rule) -> list[Outputs]:
+    """Calibrated, combined and gated, as a tier has them, at every exit."""
+    outputs: list[Outputs] = []
+    state: Tensors = {}
+    for number, (logits_NC, gate_N) in enumerate(zip(said.logits, said.gates, strict=True)):
+        output, state = rule.says(number, logits_NC, gate_N, state)
+        outputs.append(output)
+    return outputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ CODECS = ("raw", "u8", "u8c", "u4", "u4c", "float16", "bfloat16")
 AFFINE = frozenset({"u8", "u8c", "u4", "u4c"})  # those that divide a range into steps
 PER_CHANNEL = frozenset({"u8c", "u4c"})  # with one range per channel, the first axis of a row
 COMPRESSIONS = ("none", "zstd", "lz4")
+COMBINE = ("none", "early", "all")  # early: the last exit answers by itself
 RESERVED_POINTS = ("default", "full")
 
 
@@ -94,6 +95,28 @@ def coded_cuts(cuts: Sequence[Sequence[CutTensor]], input_cuts: Collection[int],
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """How the exits passed and this one answer together: p ~ exp(bias) * product over exits j of p_j ** weights[j].
+
+    Wolczyk et al., "Zero Time Waste: Recycling Predictions in Early Exit Neural Networks" (2021), section 3.2.
+    """
+
+    weights: tuple[float, ...]  # from exit 0 up to this one, none negative
+    bias: tuple[float, ...]  # per class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedGate:
+    """A logistic gate over what the class probabilities show, for an exit whose stage writes no gate."""
+
+    bias: float
+    log_odds: float  # weight of log(p / (1 - p)), p the largest class probability
+    entropy: float  # of the normalised entropy
+    margin: float  # of the largest minus the second largest probability
+    agreement: float  # of giving the same answer as the exit before, 0 or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
     """A place an answer can leave."""
 
@@ -101,6 +124,7 @@ class Exit:
     logits: str
     temperature: float = 1.0
     gate: str | None = None  # tensor with the logit of its learned gate
+    combine: Combination | None = None  # with the exits before it, for operating points that ask for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +134,8 @@ class OperatingPoint:
     name: str
     criterion: str
     thresholds: tuple[float, ...]  # one per exit; NaN never accepts
+    combine: str = "none"  # one of COMBINE: which exits answer together with those before them
+    gates: tuple[FittedGate | None, ...] = ()  # per exit, for criterion `gate`; empty: none is fitted
     measured: Mapping[str, Any] | None = None
     guarantee: Mapping[str, Any] | None = None
     configuration: Mapping[str, Any] | None = None

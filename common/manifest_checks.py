@@ -6,7 +6,7 @@ import math
 
 from common.criteria import CRITERIA
 from common.errors import BundleError
-from common.manifest import PER_CHANNEL, RESERVED_POINTS, CutTensor, Manifest, TensorSpec
+from common.manifest import PER_CHANNEL, RESERVED_POINTS, Combination, CutTensor, Manifest, OperatingPoint, TensorSpec
 
 
 def check_graph(m: Manifest) -> None:
@@ -90,6 +90,8 @@ def check_exits(m: Manifest) -> None:
             )
         if leave.gate is not None:
             _check_gate(m, number, leave.gate)
+        if leave.combine is not None:
+            _check_combination(m, number, leave.combine)
 
 
 def _check_gate(m: Manifest, number: int, gate: str) -> None:
@@ -102,6 +104,32 @@ def _check_gate(m: Manifest, number: int, gate: str) -> None:
             f"manifest.json: tensor {gate!r} is {spec.dtype} with row shape {list(spec.shape)}. "
             "A gate must have one floating-point number per row."
         )
+
+
+def _check_combination(m: Manifest, number: int, combine: Combination) -> None:
+    for what, found, wanted, per in (
+        ("weights", len(combine.weights), number + 1, "exit up to this one"),
+        ("bias", len(combine.bias), len(m.classes), "class"),
+    ):
+        if found != wanted:
+            raise BundleError(
+                f"manifest.json: exits[{number}].combine.{what} has {found} numbers. It needs {wanted}, one per {per}."
+            )
+
+
+def _check_gates(m: Manifest, point: OperatingPoint) -> None:
+    where = f"operating_points.{point.name}"
+    if point.gates and (point.criterion != "gate" or len(point.gates) != len(m.exits)):
+        raise BundleError(
+            f"manifest.json: {where}.gates must have one entry per exit ({len(m.exits)}), for criterion gate only."
+        )
+    for number, leave in enumerate(m.exits[:-1]):
+        fitted = point.gates[number] if point.gates else None
+        if fitted is not None and leave.gate is not None:
+            raise BundleError(f"manifest.json: {where}.gates[{number}] must be null: exits[{number}] has a gate.")
+        gated = fitted is not None or leave.gate is not None
+        if point.criterion == "gate" and not gated and not math.isnan(point.thresholds[number]):
+            raise BundleError(f"manifest.json: {where}.thresholds[{number}] must be null: exits[{number}] has no gate.")
 
 
 def check_points(m: Manifest) -> None:
@@ -118,8 +146,12 @@ def check_points(m: Manifest) -> None:
                 f"manifest.json: {where} must end with {CRITERIA[point.criterion].accept_all}: "
                 "the last exit accepts every row."
             )
-        for number, (leave, threshold) in enumerate(zip(m.exits[:-1], point.thresholds, strict=False)):
-            if point.criterion == "gate" and leave.gate is None and not math.isnan(threshold):
-                raise BundleError(f"manifest.json: {where}[{number}] must be null: exits[{number}] has no gate.")
+        _check_gates(m, point)
+        for number, leave in enumerate(m.exits[: {"none": 0, "early": -1, "all": None}[point.combine]]):
+            if leave.combine is None:
+                raise BundleError(
+                    f"manifest.json: operating_points.{name}.combine is {point.combine}, "
+                    f"but exits[{number}] has no combine."
+                )
     if not all(math.isnan(t) for t in m.operating_points["full"].thresholds[:-1]):
         raise BundleError("manifest.json: operating point 'full' must have null for every exit but the last.")

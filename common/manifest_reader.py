@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import fields
 from typing import Any
 
 from common import manifest_values as kinds
@@ -15,11 +16,14 @@ from common.errors import BundleError
 from common.manifest import (
     AFFINE,
     CODECS,
+    COMBINE,
     COMPRESSIONS,
     DTYPES,
     FORMAT_VERSION,
+    Combination,
     CutTensor,
     Exit,
+    FittedGate,
     ImageSpec,
     Manifest,
     OperatingPoint,
@@ -123,6 +127,23 @@ def _cut(value: object, where: str) -> tuple[tuple[CutTensor, ...], bool]:
     return tensors, forward == "input"
 
 
+def _combination(value: object, where: str) -> Combination:
+    read = kinds.Reader(value, where)
+    numbers = kinds.list_of(kinds.number)
+    combination = Combination(weights=read.take("weights", numbers), bias=read.take("bias", numbers))
+    read.done()
+    if min(combination.weights, default=0.0) < 0.0:
+        raise kinds.wrong(f"{where}.weights", "numbers from 0", list(combination.weights))
+    return combination
+
+
+def _fitted_gate(value: object, where: str) -> FittedGate:
+    read = kinds.Reader(value, where)
+    gate = FittedGate(**{field.name: read.take(field.name, kinds.number) for field in fields(FittedGate)})
+    read.done()
+    return gate
+
+
 def _exit(value: object, where: str) -> Exit:
     read = kinds.Reader(value, where)
     leave = Exit(
@@ -130,6 +151,7 @@ def _exit(value: object, where: str) -> Exit:
         logits=read.take("logits", kinds.name),
         temperature=read.take("temperature", kinds.number, 1.0),
         gate=read.take("gate", kinds.or_null(kinds.name), None),
+        combine=read.take("combine", kinds.or_null(_combination), None),
     )
     read.done()
     if leave.temperature <= 0:
@@ -160,6 +182,8 @@ def _point(value: object, where: str, name: str) -> OperatingPoint:
         name=name,
         criterion=read.take("criterion", kinds.one_of(*sorted(CRITERIA))),
         thresholds=read.take("thresholds", kinds.list_of(_threshold)),
+        combine=read.take("combine", kinds.one_of(*COMBINE), "none"),
+        gates=read.take("gates", kinds.list_of(kinds.or_null(_fitted_gate)), ()),
         measured=read.take("measured", kinds.or_null(_measured), None),
         guarantee=read.take("guarantee", kinds.or_null(kinds.free), None),
         configuration=read.take("configuration", kinds.or_null(_configuration), None),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,13 @@ def skip_manifest(models: list[bytes], codec: str = "raw", compression: str = "n
 
 
 def write_skip(
-    root: Path, *, seed: int = 0, codec: str = "raw", compression: str = "none", points: dict[str, Any] | None = None
+    root: Path,
+    *,
+    seed: int = 0,
+    codec: str = "raw",
+    compression: str = "none",
+    points: dict[str, Any] | None = None,
+    combine: Sequence[tuple[Sequence[float], Sequence[float]]] = (),
 ) -> tuple[Bundle, Skip]:
     """Write the skip network as a bundle; returns it with its reference.
 
@@ -153,16 +160,19 @@ def write_skip(
         seed: of the weights.
         codec: of every cut.
         compression: of every cut.
-        points: more operating points; with one of criterion `gate` the early exits get gates.
+        points: more operating points; with one of criterion `gate` and no fitted gates the stages write gates.
+        combine: weights and biases of the exits' combinations.
     """
     root.mkdir(parents=True, exist_ok=True)
     weights = _weights(seed)
-    gates = any(point["criterion"] == "gate" for point in (points or {}).values())
+    gates = any(point["criterion"] == "gate" and "gates" not in point for point in (points or {}).values())
     models = skip_models(weights, gates=gates)
     for k, model in enumerate(models):
         (root / f"stage{k}.onnx").write_bytes(model)
     document = skip_manifest(models, codec, compression)
     document["operating_points"] |= points or {}
+    for leave, (weights_K, bias_C) in zip(document["exits"], combine, strict=False):
+        leave["combine"] = {"weights": list(weights_K), "bias": list(bias_C)}
     for number, stage in ((0, 0), (1, 2)) if gates else ():
         document["tensors"][f"gate{number}"] = {"dtype": "float32", "shape": [1]}
         document["stages"][stage]["writes"].append(f"gate{number}")

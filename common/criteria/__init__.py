@@ -12,8 +12,9 @@ from common.criteria.entropy import Entropy
 from common.criteria.gate import Gate
 from common.criteria.margin import Margin
 from common.criteria.max_probability import MaxProbability
-from common.criteria.probabilities import softmax, softmax_row
+from common.criteria.patience import Patience
+from common.criteria.probabilities import log_softmax, softmax, softmax_row
 
-__all__ = ["CRITERIA", "Criterion", "Outputs", "softmax", "softmax_row"]
+__all__ = ["CRITERIA", "Criterion", "Outputs", "log_softmax", "softmax", "softmax_row"]
 
-CRITERIA: dict[str, Criterion] = {c.name: c for c in (MaxProbability(), Entropy(), Margin(), Gate())}
+CRITERIA: dict[str, Criterion] = {c.name: c for c in (MaxProbability(), Entropy(), Margin(), Patience(), Gate())}

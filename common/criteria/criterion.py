@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
-
-import numpy as np
 
 from common.criteria.probabilities import softmax
 from common.types import Array, Tensors
@@ -27,6 +27,11 @@ class Outputs:
         return cls(probs_BC=probs_BC, labels_B=probs_BC.argmax(axis=1), gate_B=gate_B)
 
 
+# Names of state; no tensor of a bundle can be called so.
+LABEL = "exits:label"  # what the exit before answered
+AGREED = "exits:agreed"  # how many exits in a row have answered that
+
+
 class Criterion(Protocol):
     """Accepts or passes on the rows of a batch at one exit."""
 
@@ -34,7 +39,8 @@ class Criterion(Protocol):
     accept_all: float  # the threshold that accepts every row
     stricter_is_higher: bool  # whether raising the threshold accepts fewer rows
     decimals: int  # of a threshold that is chosen; 0: whole numbers
-    keeps_state: bool  # whether more than one exit's probabilities decide; `accepts` serves only criteria without
+    by_row: bool  # whether an exit's class probabilities decide alone, so that `accepts` may be asked
+    state: Mapping[str, str]  # what `score` leaves for the next exit: name -> dtype, one number per row
 
     def check(self, threshold: float) -> None:
         """Raise ValueError unless `threshold` lies in the criterion's range (NaN: never accept)."""
@@ -45,7 +51,7 @@ class Criterion(Protocol):
         ...
 
     def accepts(self, probs: Sequence[float], threshold: float) -> bool:
-        """Decide about one row, from its class probabilities and without state; agrees with `decide`."""
+        """Decide about one row from its class probabilities, where `by_row` says so; agrees with `decide`."""
         ...
 
     def decide(self, outputs: Outputs, state: Tensors, thresholds_B: Array) -> tuple[Array, Tensors]:
@@ -53,19 +59,12 @@ class Criterion(Protocol):
         ...
 
 
-class Scored:
-    """A criterion that compares a score with the threshold; scores and thresholds lie between 0 and 1."""
+class Compared:
+    """A criterion that compares its score with the threshold."""
 
-    name: str
-    accept_all = 0.0
     stricter_is_higher = True
-    decimals = 6
-    keeps_state = False
-
-    def check(self, threshold: float) -> None:
-        """Raise ValueError unless the threshold lies between 0 and 1, or is NaN."""
-        if not (np.isnan(threshold) or 0.0 <= threshold <= 1.0):
-            raise ValueError(f"A {self.name} threshold is {threshold}. It must lie between 0 and 1.")
+    by_row = True
+    state: Mapping[str, str] = MappingProxyType({})
 
     def score(self, outputs: Outputs, state: Tensors) -> tuple[Array, Tensors]:
         """What is compared with the threshold, [B], and the state for the next exit."""
@@ -75,3 +74,16 @@ class Scored:
         """Accept where the score is at least the threshold, or at most, where stricter is lower."""
         scores_B, state = self.score(outputs, state)
         return (scores_B >= thresholds_B if self.stricter_is_higher else scores_B <= thresholds_B), state
+
+
+class Scored(Compared):
+    """One whose scores and thresholds lie between 0 and 1."""
+
+    name: str
+    accept_all = 0.0
+    decimals = 6
+
+    def check(self, threshold: float) -> None:
+        """Raise ValueError unless the threshold lies between 0 and 1, or is NaN."""
+        if not (math.isnan(threshold) or 0.0 <= threshold <= 1.0):
+            raise ValueError(f"A {self.name} threshold is {threshold}. It must lie between 0 and 1.")

@@ -18,7 +18,7 @@ class Gate(Scored):
     """Accept an exit's answer when its gate says so with at least the threshold's probability."""
 
     name = "gate"
-    keeps_state = True  # the gate decides, not the class probabilities; nothing is left for later exits
+    by_row = False
 
     def score(self, outputs: Outputs, state: Tensors) -> tuple[Array, Tensors]:
         """Sigmoid of the gate's logit, [B]; NaN, which never accepts, at an exit without a gate."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from common.types import Array
 
+LOWEST = np.float32(-87.0)  # its exponential is still an ordinary float32
+
 
 def softmax(logits_BC: Array, temperature: float = 1.0) -> Array:
     """Calibrated class probabilities, [B, C] float32, without overflow for any finite logits.
@@ -22,6 +24,16 @@ def softmax(logits_BC: Array, temperature: float = 1.0) -> Array:
     exp = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     exp /= exp.sum(axis=1, keepdims=True)
     result: Array = exp
+    return result
+
+
+def log_softmax(logits_BC: Array, temperature: float = 1.0) -> Array:
+    """Logarithms of the calibrated class probabilities, [B, C] float32; none falls below `LOWEST`."""
+    scaled = logits_BC.astype(np.float32, copy=False)
+    if temperature != 1.0:
+        scaled = scaled / np.float32(temperature)
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    result: Array = np.maximum(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), LOWEST)
     return result
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from common.limits import Limits
 from common.manifest import Manifest, TensorSpec
+from common.rule import Rule
 
-_SLACK_BYTES = 1 << 20  # ids, names and criterion state
+_SLACK_BYTES = 1 << 20  # ids and names
 _SLACK_VALUES = 1024  # options, and a little more for a friendly message
 
 
@@ -34,11 +35,20 @@ def bounds(manifest: Manifest, limits: Limits) -> Bounds:
         sum(_bytes(manifest, manifest.tensors[name]) for name in manifest.live(stage))
         for stage in range(len(manifest.stages))
     )
+    row_bytes += max(_state_bytes(Rule.of(manifest, point)) for point in manifest.operating_points.values())
     most = limits.batch_rows * row_bytes + limits.batch_rows * 16 + _SLACK_BYTES
     return Bounds(
         json_values=limits.batch_rows * sum(math.prod(_sizes(manifest, spec)) for spec in inputs) + _SLACK_VALUES,
         json_lists=limits.batch_rows * (1 + sum(_lists(_sizes(manifest, spec)) for spec in inputs)) + _SLACK_VALUES,
         message_bytes=int(min(most, limits.max_message_bytes)),
+    )
+
+
+def _state_bytes(rule: Rule) -> int:
+    """The most that a row's state takes at any exit."""
+    return max(
+        sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in rule.state_before(exit).values())
+        for exit in range(rule.exits)
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.criteria import Outputs, softmax_row
+from common.criteria import softmax_row
 from common.manifest import Manifest
 from common.serving.chunk import Chunk, Outcome
 from common.types import Array, Tensors
@@ -40,34 +40,31 @@ class Exits:
 
         Args:
             exit: which one.
-            chunks: whose rows were joined, in order; all have the same criterion.
+            chunks: whose rows were joined, in order; their rules decide alike.
             outputs: what the stage wrote, the exit's logits [B, C] among it.
         """
         leave = self._exits[exit]
         logits_BC = outputs[leave.logits]
-        stateless = not chunks[0].state and not chunks[0].job.criterion.keeps_state
-        if stateless and logits_BC.size <= _FEW:
+        rule = chunks[0].job.rule
+        if rule.by_row and logits_BC.size <= _FEW:
             return self._judge_few(exit, chunks, logits_BC)
         gate_B = None if leave.gate is None else outputs[leave.gate].reshape(-1)
-        said = Outputs.of(logits_BC, leave.temperature, gate_B)
+        state = {name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state}
+        thresholds_B = np.array([chunk.job.thresholds[exit] for chunk in chunks])
+        if len(thresholds_B) < len(logits_BC):
+            thresholds_B = np.repeat(thresholds_B, [len(chunk.ids) for chunk in chunks])
+        said, accepted_B, state = rule.decide(exit, logits_BC, gate_B, state, thresholds_B)
         outcome = Outcome(
             exit=exit,
             labels=said.labels_B.tolist(),
             confidences=said.probs_BC.max(axis=1).tolist(),
             probs_BC=said.probs_BC,
         )
-        state = {name: np.concatenate([chunk.state[name] for chunk in chunks]) for name in chunks[0].state}
-        if exit == self._last:
-            return Verdict(outcome, [True] * len(logits_BC), state)
-        thresholds_B = np.array([chunk.job.thresholds[exit] for chunk in chunks])
-        if len(thresholds_B) < len(logits_BC):
-            thresholds_B = np.repeat(thresholds_B, [len(chunk.ids) for chunk in chunks])
-        accepted_B, state = chunks[0].job.criterion.decide(said, state, thresholds_B)
         return Verdict(outcome, accepted_B.tolist(), state)
 
     def _judge_few(self, exit: int, chunks: list[Chunk], logits_BC: Array) -> Verdict:
         temperature, last = self._exits[exit].temperature, exit == self._last
-        accepts = chunks[0].job.criterion.accepts
+        accepts = chunks[0].job.rule.criterion.accepts
         rows = iter(logits_BC.tolist())
         labels: list[int] = []
         confidences: list[float] = []

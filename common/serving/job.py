@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from common.criteria import Criterion
 from common.errors import RequestError
+from common.rule import Rule
 from common.serving.chunk import Chunk, Outcome
 from common.serving.upstream import Deliver, Ended
 from common.types import Answer, Degraded, Hop, Request
@@ -22,7 +22,7 @@ class Job:
     Args:
         request: what was asked.
         tier: the name that local answers carry.
-        criterion: the rule that accepts an exit's answer.
+        rule: what accepts an exit's answer.
         thresholds: one per exit.
         deliver: called with answers as they come.
         ended: called once when nothing more will come, with the error that left rows without an answer.
@@ -32,7 +32,6 @@ class Job:
     __slots__ = (
         "_ended",
         "_over",
-        "criterion",
         "deliver",
         "error",
         "forwarding",
@@ -40,6 +39,7 @@ class Job:
         "received",
         "remaining",
         "request",
+        "rule",
         "thresholds",
         "tier",
     )
@@ -49,7 +49,7 @@ class Job:
         request: Request,
         *,
         tier: str,
-        criterion: Criterion,
+        rule: Rule,
         thresholds: Sequence[float],
         deliver: Deliver,
         ended: Ended,
@@ -57,7 +57,7 @@ class Job:
     ) -> None:
         self.request = request
         self.tier = tier
-        self.criterion = criterion
+        self.rule = rule
         self.thresholds = thresholds
         self.deliver = deliver
         self.received = time.monotonic()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 
 from common.bundle import Bundle
-from common.criteria import CRITERIA
 from common.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -23,6 +22,7 @@ from common.errors import (
     Unprocessable,
 )
 from common.limits import Limits
+from common.rule import Rule
 from common.runtimes import StageRunner
 from common.serving.batcher import Batcher
 from common.serving.chunk import Chunk, Outcome
@@ -30,6 +30,7 @@ from common.serving.exits import Exits
 from common.serving.forwarder import Forwarder
 from common.serving.job import Job
 from common.serving.metrics import Metrics
+from common.serving.state import admit_state
 from common.serving.upstream import Deliver, Ended, Upstream, degraded_reason
 from common.types import Answer, Degraded, Purpose, Request, Tensors
 
@@ -76,6 +77,9 @@ class Tier:
         self._manifest = bundle.manifest
         self._exits = Exits(bundle.manifest)
         self._forwards_input = stop - 1 in self._manifest.input_cuts
+        self._rules = {
+            name: Rule.of(bundle.manifest, point) for name, point in bundle.manifest.operating_points.items()
+        }
         self._symbolic = any(spec.symbols for spec in self._manifest.tensors.values())
         self.batcher = Batcher(
             runners,
@@ -113,9 +117,9 @@ class Tier:
             RequestError: when the request is refused at once.
         """
         job = self._admit(request, deliver, ended)
+        state = admit_state(self._manifest, job.rule, request.start_stage, len(request.rows), request.rows.state)
         self.in_flight += 1
         rows = request.rows
-        state = rows.state if job.criterion.keeps_state else {}  # a criterion without state ignores it
         whole = Chunk(job=job, ids=rows.ids, tensors=rows.tensors, state=state)
         if self._forwards_input and request.start_stage == 0:
             whole.inputs = rows.tensors
@@ -175,7 +179,6 @@ class Tier:
                 f"operating_point is {request.operating_point[:80]!r}. It must be one of {known}.",
                 "unknown_operating_point",
             )
-        criterion = CRITERIA[point.criterion]
         thresholds = request.thresholds or point.thresholds
         if len(thresholds) != len(self._manifest.exits):
             raise Malformed(
@@ -187,7 +190,7 @@ class Tier:
         return Job(
             request,
             tier=self.name,
-            criterion=criterion,
+            rule=self._rules[point.name],
             thresholds=thresholds,
             deliver=deliver,
             ended=ended,
@@ -211,15 +214,12 @@ class Tier:
             raise Overloaded(f"{self.batcher.rows} rows are waiting. This tier queues at most {room}: retry later.")
 
     def _key(self, job: Job, chunk: Chunk) -> tuple[object, ...]:
-        """Equal keys at one stage may share a batch: same criterion and, where sizes vary, same row shapes."""
-        if not self._symbolic and not chunk.state:
-            return (job.criterion.name,)
-        named = [*chunk.tensors.items(), *chunk.state.items()]
-        return (job.criterion.name, *sorted((name, tensor.shape[1:]) for name, tensor in named))
+        """Equal keys at one stage may share a batch: same rule and, where sizes vary, same row shapes."""
+        if not self._symbolic:
+            return job.rule.key
+        return (*job.rule.key, *sorted((name, tensor.shape[1:]) for name, tensor in chunk.tensors.items()))
 
     def _advance(self, stage: int, chunk: Chunk) -> None:
-        if chunk.state:
-            chunk.key = self._key(chunk.job, chunk)
         if stage < self.stop:
             self.batcher.submit(stage, chunk)
         elif chunk.job.request.forward:

@@ -15,6 +15,7 @@ from calibration.thresholds import ExitScores, exit_flops, outcome
 from common.bundle import Bundle
 from common.criteria import CRITERIA
 from common.errors import BundleError, ConfigError
+from common.rule import Rule
 from tests.networks import write_skip
 from tests.synthetic import recipe, write_data, write_split, write_tiny
 
@@ -48,7 +49,8 @@ def test_what_is_recorded_is_what_the_calibration_split_gives(tiny: Path, data: 
     settings = DataSettings(**recipe()["data"])
     rows = divide(load_train(settings, data), settings).calibration
     criterion = CRITERIA["max-probability"]
-    scores = ExitScores.of(Served(bundle).says(rows), bundle.manifest, criterion)
+    default = bundle.manifest.operating_points["default"]
+    scores = ExitScores.of(Served(bundle).says(rows), Rule.of(bundle.manifest, default))
     last = (scores.labels_EN[-1] == rows.labels_N).mean()
     for point in bundle.manifest.operating_points.values():
         found = outcome(scores, rows.labels_N, criterion, point.thresholds, exit_flops(bundle.manifest))

@@ -12,17 +12,17 @@ from calibration.calibrate import calibrate
 from calibration.certificate import split_sha256
 from calibration.datasets import divide, load_train
 from calibration.evaluate import evaluate
-from calibration.guarantee import Split, answered, guaranteed_point
+from calibration.guarantee import Split, answered, guaranteed_point, reference
 from calibration.later import add_later
 from calibration.risks import risk_named
 from calibration.served import Said, Served
 from calibration.settings import DataSettings, GuaranteeSettings
 from calibration.thresholds import ExitScores, exit_flops, exits_taken
-from calibration.whole import Whole
 from common.bundle import Bundle
 from common.criteria import CRITERIA
 from common.errors import BundleError, ConfigError
 from common.manifest import Manifest
+from common.rule import Rule
 from common.serving.configuration import differences, without_guarantee
 from tests.synthetic import SIDE, recipe, write_idx, write_tiny
 
@@ -63,8 +63,8 @@ def test_the_certificate_says_what_the_rows_say(tiny: Path, data: Path, risk: st
     rows = divide(load_train(settings, data), settings).calibration
     served = Served(bundle)
     said = served.says(rows)
-    answers = answered(said.logits, Whole(served), rows, served.inputs(rows))
-    scores = ExitScores.of(said, bundle.manifest, CRITERIA["max-probability"])
+    scores = ExitScores.of(said, Rule.of(bundle.manifest, bundle.manifest.operating_points["guaranteed"]))
+    answers = answered(scores, reference(served, rows), rows)
     thresholds = bundle.manifest.operating_points["guaranteed"].thresholds
     taken = exits_taken(CRITERIA["max-probability"], scores.scores_EN, thresholds)
     losses = risk_named(risk).losses(answers)[taken, np.arange(len(taken))]
@@ -231,4 +231,4 @@ def test_an_empty_certify_split_is_refused(tiny: Path, data: Path) -> None:
     empty = Split(examples=rows.take(np.zeros(0, int)), said=Said(logits=(), gates=()))
     for tune, held_out, name in ((full, empty, "certify"), (empty, full, "tune")):
         with pytest.raises(ConfigError, match=f"The {name} split holds no rows"):
-            guaranteed_point(served, CRITERIA["margin"], wanted(), tune, held_out)
+            guaranteed_point(served, Rule(CRITERIA["margin"], served.manifest.exits, 10), wanted(), tune, held_out)

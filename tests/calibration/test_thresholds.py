@@ -156,5 +156,7 @@ def test_outcome_of_an_exit_that_nobody_takes() -> None:
 
 
 def test_an_unknown_criterion_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"'entropi'\. It must be one of entropy, gate, margin, max-probability"):
+    with pytest.raises(
+        ConfigError, match=r"'entropi'\. It must be one of entropy, gate, margin, max-probability, patience"
+    ):
         criterion_named("entropi")

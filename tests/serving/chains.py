@@ -35,7 +35,8 @@ class Direct:
             call.ended(error)
 
     def withdraw(self, call: Call) -> None:
-        self.jobs.pop(call).withdraw()
+        if (job := self.jobs.pop(call, None)) is not None:  # else it was answered before `submit` returned
+            job.withdraw()
 
     def in_vain(self, left_s: float) -> bool:
         return False

@@ -11,10 +11,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from common.bundle import Bundle
-from common.criteria import CRITERIA, Outputs
 from common.errors import RequestError, Unavailable
 from common.serving.upstream import Deliver
-from common.types import Answer, Degraded, Request, Tensors
+from common.types import Answer, Degraded, Request
 from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
 from protos import tier_pb2 as pb
@@ -101,39 +100,6 @@ async def test_coded_cuts_decide_as_the_codec_says(tmp_path: Path) -> None:
     s = round_trip(x_BD * 2, how["s"])
     h2 = np.maximum((np.maximum(h0 @ w["w1"], 0) + s) @ w["w2"], 0)
     assert [a.label for a in answers] == (h2 @ w["a2"]).argmax(1).tolist()
-
-
-class Streak:
-    """A criterion with state: accept once two exits in a row have said the same (after PABEE, 2020)."""
-
-    name, accept_all, stricter_is_higher, keeps_state = "max-probability", 0.0, True, True
-
-    def decide(self, outputs: Outputs, state: Tensors, thresholds_B: np.ndarray) -> tuple[np.ndarray, Tensors]:
-        said_B = outputs.probs_BC.argmax(axis=1).astype(np.int32)
-        return state.get("said", np.full(len(said_B), -1, np.int32)) == said_B, {"said": said_B}
-
-
-async def test_criterion_state_crosses_the_cuts(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CRITERIA, "max-probability", Streak())  # type: ignore[arg-type]
-    bundle, reference = network
-    batches = [inputs(1 + seed % 5, seed) for seed in range(20)]
-    async with (
-        served(make_tier(bundle, 3, 4, name="cloud")) as (_, cloud),
-        calling(bundle, 1, 3, [cloud], name="edge") as (edge, edge_pool),
-        served(edge) as (_, edge_at),
-        calling(bundle, 0, 1, [edge_at]) as (device, pool),
-    ):
-        await until(lambda: pool.up() and edge_pool.up())
-        results = await asyncio.gather(*(ask(device, make_request(bundle, x_BD)) for x_BD in batches))
-        without = make_request(bundle, inputs(3))  # as if it came from a caller that knows no state
-        lonely, *_ = await asyncio.gather(
-            ask(device, without), *(ask(device, make_request(bundle, x)) for x in batches)
-        )
-    assert len(lonely) == 3
-    for x_BD, answers in zip(batches, results, strict=True):
-        first, second, third = (z_BC.argmax(1) for z_BC in reference.logits(x_BD))
-        expected = [(b, 1) if a == b else (c, 2) for a, b, c in zip(first, second, third, strict=True)]
-        assert [(a.label, a.exit) for a in answers] == expected
 
 
 async def test_upstream_comes_goes_and_comes_back(network: Network) -> None:
