@@ -6,24 +6,27 @@ Only the official train split is opened, and of it only the parts that nothing w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from calibration.codecs import choose_cut, cut_bytes, input_bytes
+from calibration.combination import fit_combinations
 from calibration.datasets import Examples, divide, load_train
-from calibration.document import described, load_document, recipe_section, thresholds_json, write_codes
-from calibration.guarantee import Split, guaranteed_point
+from calibration.document import described, load_document, recipe_section, write_codes, write_exits
+from calibration.guarantee import Split
+from calibration.points import make_points
 from calibration.ranges import fit_cut
 from calibration.served import Served
-from calibration.settings import CalibrationSettings, CutSettings, DataSettings, GuaranteeSettings
+from calibration.settings import CalibrationSettings, CutSettings, DataSettings, GuaranteeSettings, parse_section
 from calibration.temperature import fit_temperature
-from calibration.thresholds import ExitScores, choose, criterion_named, exit_flops, outcome
+from calibration.thresholds import criterion_named
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
-from common.rule import Rule
 
 
 def calibrate(
@@ -31,6 +34,8 @@ def calibrate(
     data_dir: Path | None = None,
     *,
     criterion: str | None = None,
+    combine: str | None = None,
+    points: list[dict[str, Any]] | None = None,
     target_drop: float | None = None,
     guarantee: GuaranteeSettings | None = None,
     choose_codecs: bool = False,
@@ -44,6 +49,8 @@ def calibrate(
         bundle_dir: the bundle; its provenance says which data and which settings.
         data_dir: see `calibration.datasets.load_train`.
         criterion: instead of the recipe's.
+        combine: instead of the recipe's.
+        points: instead of the recipe's `calibration.points`; see `calibration.settings.PointSettings`.
         target_drop: instead of the recipe's.
         guarantee: instead of the recipe's; None leaves it to the recipe.
         choose_codecs: pick codecs anew even where the recipe fixes them.
@@ -63,7 +70,9 @@ def calibrate(
     cuts = recipe_section(bundle, "cuts", CutSettings)
     if choose_codecs:
         cuts = cuts.model_copy(update={"choose": True})
-    settings = _settings(bundle, criterion, target_drop, guarantee)
+    promised = None if guarantee is None else guarantee.model_dump()
+    changes = {"criterion": criterion, "combine": combine, "target_drop": target_drop, "points": points}
+    settings = _settings(bundle, {**changes, "guarantee": promised})
     official = load_train(data, data_dir)
     _same_data(bundle, official)
     splits = divide(official, data)
@@ -76,34 +85,50 @@ def calibrate(
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 
+    wanted = settings.all_points()
+    if any(point.combine != "none" for point in wanted):
+        combined = fit_combinations(tune.logits, served.manifest.exits, splits.tune.labels_N)
+        exits = tuple(replace(e, combine=c) for e, c in zip(served.manifest.exits, combined, strict=True))
+        served.manifest = replace(served.manifest, exits=exits)
     seen = Split(examples=splits.tune, said=tune)
     held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
-    points = _points(served, seen, held_out, settings, report)
-    if settings.guarantee is not None:
-        rule = Rule(criterion_named(settings.criterion), served.manifest.exits, len(served.manifest.classes))
-        points[settings.guarantee.name] = guaranteed_point(served, rule, settings.guarantee, seen, held_out, report)
+    judged_on = seen if data.calibration is None else held_out  # recipes that say `calibration` judge on it, too
+    made = make_points(served, wanted, settings, seen, held_out, judged_on, report)
     document = load_document(bundle)
     write_codes(document, served.manifest)
-    for entry, leave in zip(document["exits"], served.manifest.exits, strict=True):
-        entry["temperature"] = leave.temperature
-    document["operating_points"] = points
+    write_exits(document, served.manifest)
+    document["operating_points"] = made
     document["provenance"]["calibration"] = settings.model_dump()
     return write_manifest(bundle.root, document)
 
 
-def _settings(
-    bundle: Bundle, criterion: str | None, target_drop: float | None, guarantee: GuaranteeSettings | None
-) -> CalibrationSettings:
+def load_points(path: Path) -> list[dict[str, Any]]:
+    """A list of operating points from a YAML file; what each must hold is checked with the other settings.
+
+    Raises:
+        ConfigError: when the file cannot be read, or holds no list.
+    """
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(found, list):
+        raise ConfigError(f"{path} must hold a list of operating points.")
+    return found
+
+
+def _settings(bundle: Bundle, changes: Mapping[str, Any]) -> CalibrationSettings:
+    """The recipe's settings with what the caller wants instead."""
     settings = recipe_section(bundle, "calibration", CalibrationSettings).model_dump()
-    if criterion is not None:
-        settings["criterion"] = criterion_named(criterion).name
-    if target_drop is not None:
-        if not 0.0 <= target_drop < 1.0:
-            raise ConfigError(f"The target drop is {target_drop}. It must be a share of rows from 0 to below 1.")
-        settings["target_drop"] = target_drop
-    if guarantee is not None:
-        settings["guarantee"] = guarantee
-    return CalibrationSettings(**settings)
+    wanted = {key: value for key, value in changes.items() if value is not None}
+    if "criterion" in wanted:
+        criterion_named(wanted["criterion"])
+    drop = wanted.get("target_drop", 0.0)
+    if not 0.0 <= drop < 1.0:
+        raise ConfigError(f"The target drop is {drop}. It must be a share of rows from 0 to below 1.")
+    return parse_section(CalibrationSettings, {**settings, **wanted}, "offramp calibrate")
 
 
 def _same_data(bundle: Bundle, official: Examples) -> None:
@@ -137,46 +162,3 @@ def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Calla
             report(f"cut {number}: the input travels instead, {smallest:.0f} bytes per row with {compression}")
         live = served.cross(number, live)
     return served.manifest
-
-
-def _points(
-    served: Served,
-    tune: Split,
-    calibration: Split,
-    settings: CalibrationSettings,
-    report: Callable[[str], None],
-) -> dict[str, Any]:
-    """Operating points `default` and `full`, measured on the calibration split."""
-    criterion = criterion_named(settings.criterion)
-    rule = Rule(criterion, served.manifest.exits, len(served.manifest.classes))
-    flops_E = exit_flops(served.manifest)
-    labels_N = calibration.examples.labels_N
-    scores = ExitScores.of(calibration.said, rule)
-    chosen = choose(
-        criterion,
-        ExitScores.of(tune.said, rule),
-        scores,
-        labels_N,
-        flops_E,
-        settings,
-    )
-    full = (*(float("nan"),) * (len(flops_E) - 1), criterion.accept_all)
-    points = {}
-    for name, thresholds in (("default", chosen), ("full", full)):
-        found = outcome(scores, labels_N, criterion, thresholds, flops_E)
-        rates = " / ".join(f"{100 * rate:.1f}" for rate in found.exit_rates)
-        report(f"{name}: accuracy {100 * found.accuracy:.2f} %, exits {rates} %, {found.mean_flops / 1e6:.2f} MFLOPs")
-        points[name] = {
-            "criterion": criterion.name,
-            "thresholds": thresholds_json(thresholds),
-            "measured": {
-                "split": "calibration",
-                "n": len(labels_N),
-                "accuracy": round(found.accuracy, 6),
-                "exit_rates": [round(rate, 6) for rate in found.exit_rates],
-                "mean_flops": round(found.mean_flops, 1),
-            },
-            "guarantee": None,
-            "configuration": served.configuration(),
-        }
-    return points

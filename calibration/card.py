@@ -6,6 +6,7 @@ evaluation, except for two texts that a recipe may give (`card.use`, `card.limit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ def model_card(bundle: Bundle, result: Mapping[str, Any]) -> str:
         f"Bundle `{manifest.name}`, digest `{bundle.digest}`.\n",
         _use(bundle),
         _network(bundle),
+        _points(bundle),
         _data(bundle, result),
         figures.accuracy(result),
         figures.guarantees(result),
@@ -76,13 +78,26 @@ def _network(bundle: Bundle) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _points(bundle: Bundle) -> str:
+    lines = [
+        "## Operating points\n",
+        "| operating point | criterion | exits that answer together | thresholds |",
+        "|---|---|---|---|",
+    ]
+    for name, point in bundle.manifest.operating_points.items():
+        thresholds = ", ".join("never" if math.isnan(t) else f"{t:g}" for t in point.thresholds)
+        criterion = f"{point.criterion}{' (fitted)' if point.gates else ''}"
+        lines.append(f"| `{name}` | {criterion} | {point.combine} | {thresholds} |")
+    return "\n".join(lines) + "\n"
+
+
 def _data(bundle: Bundle, result: Mapping[str, Any]) -> str:
     data = _recipe(bundle).get("data") or {}
     known = bundle.manifest.provenance.get("data") or {}
     uses = {
         "validation": "chose the epoch",
-        "tune": "fitted temperatures, codec ranges and candidate thresholds",
-        "calibration": "chose thresholds and certified what is certified",
+        "tune": "fitted temperatures, codec ranges and all else that calibration fits, and chose thresholds",
+        "calibration": "certified what is certified and measured every operating point",
     }
     parts = [f"{data[key]:,} {use}" for key, use in uses.items() if isinstance(data.get(key), int)]
     total = f" of {known['train_rows']:,} rows" if "train_rows" in known else ""

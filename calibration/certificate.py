@@ -18,21 +18,20 @@ import numpy as np
 
 from calibration.certify import Certified, Rung
 from calibration.datasets import Examples
-from calibration.document import cut_json, thresholds_json
+from calibration.document import combination_json, cut_json, rule_json, thresholds_json
 from calibration.served import Served
+from common.rule import Rule
 
 _DIGITS = 6
 
 
-def certificate(
-    found: Certified, served: Served, *, criterion: str, tune: Examples, certify: Examples
-) -> dict[str, Any]:
+def certificate(found: Certified, served: Served, *, rule: Rule, tune: Examples, certify: Examples) -> dict[str, Any]:
     """The document for an outcome.
 
     Args:
         found: what testing the ladder on `certify` gave.
         served: what ran; its manifest holds the codes and temperatures that were used.
-        criterion: compares scores with the thresholds.
+        rule: what decides.
         tune: the rows that the ladder was fixed on.
         certify: the rows that it was tested on.
     """
@@ -60,7 +59,8 @@ def certificate(
             "cuts": [cut_json(cut)["tensors"] for cut in served.manifest.cuts],
             "input_cuts": sorted(served.manifest.input_cuts),
             "temperatures": [leave.temperature for leave in served.manifest.exits],
-            "criterion": criterion,
+            **rule_json(rule),
+            **_combined(served, rule),
             "thresholds": thresholds_json(chosen.thresholds),
             **served.configuration(),
         },
@@ -87,14 +87,21 @@ def statement(found: Certified) -> str:
     )
 
 
-def point_json(rung: Rung, guarantee: Mapping[str, Any], rows: int, criterion: str) -> dict[str, Any]:
+def point_json(rung: Rung, guarantee: Mapping[str, Any], rows: int, rule: Rule) -> dict[str, Any]:
     """An operating point for a rung, without its configuration."""
     return {
-        "criterion": criterion,
+        **rule_json(rule),
         "thresholds": thresholds_json(rung.thresholds),
         "measured": measured(_rung_json(rung), rows),
         "guarantee": dict(guarantee),
     }
+
+
+def _combined(served: Served, rule: Rule) -> dict[str, Any]:
+    """Weights and biases, where exits answer together."""
+    if rule.combine == "none":
+        return {}
+    return {"combinations": [combination_json(leave.combine) for leave in served.manifest.exits]}
 
 
 def split_sha256(examples: Examples) -> str:
@@ -121,7 +128,7 @@ def _rung_json(rung: Rung) -> dict[str, Any]:
 
 def measured(rung: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """What is known of a rung of a written ladder, as an operating point's `measured`."""
-    known = {"split": "calibration", "n": rows}
+    known = {"split": "certify", "n": rows}
     return known | {key: rung[key] for key in ("accuracy", "exit_rates", "mean_flops") if rung[key] is not None}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from calibration.settings import Section, parse_section
 from common.bundle import MANIFEST, Bundle
 from common.errors import BundleError
-from common.manifest import CutTensor, Manifest, Range
+from common.manifest import Combination, CutTensor, Manifest, Range
+from common.rule import Rule
 
 
 def load_document(bundle: Bundle) -> dict[str, Any]:
@@ -45,6 +47,29 @@ def cut_json(codes: Sequence[CutTensor]) -> dict[str, Any]:
             }
             for how in codes
         ]
+    }
+
+
+def write_exits(document: dict[str, Any], manifest: Manifest) -> None:
+    """Put temperatures and combinations into a decoded manifest.json."""
+    for entry, leave in zip(document["exits"], manifest.exits, strict=True):
+        entry["temperature"] = leave.temperature
+        entry.pop("combine", None)
+        if leave.combine is not None:
+            entry["combine"] = combination_json(leave.combine)
+
+
+def combination_json(combine: Combination | None) -> dict[str, Any] | None:
+    """How an exit answers together with those before it."""
+    return None if combine is None else {"weights": list(combine.weights), "bias": list(combine.bias)}
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """What an operating point writes of its rule; what is left at its default is left out."""
+    return {
+        "criterion": rule.criterion.name,
+        **({} if rule.combine == "none" else {"combine": rule.combine}),
+        **({"gates": [None if gate is None else asdict(gate) for gate in rule.gates]} if rule.gates else {}),
     }
 
 

@@ -14,7 +14,7 @@ from calibration.datasets import Examples
 from calibration.ladder import build_ladder
 from calibration.risks import Answered, risk_named
 from calibration.served import Said, Served
-from calibration.settings import GuaranteeSettings
+from calibration.settings import PromiseSettings
 from calibration.thresholds import ExitScores, exit_flops, exits_taken
 from calibration.whole import Whole
 from common.errors import ConfigError
@@ -35,7 +35,8 @@ class Split:
 def guaranteed_point(
     served: Served,
     rule: Rule,
-    wanted: GuaranteeSettings,
+    name: str,
+    wanted: PromiseSettings,
     tune: Split,
     held_out: Split,
     report: Callable[[str], None] = lambda text: None,
@@ -47,6 +48,7 @@ def guaranteed_point(
     Args:
         served: runs the bundle; its manifest holds the temperatures and codes of both splits' logits.
         rule: what decides.
+        name: of the point.
         wanted: risk, epsilon, delta.
         tune: fixes the ladder.
         held_out: the certify split; nothing of the bundle may depend on it.
@@ -55,13 +57,13 @@ def guaranteed_point(
     Raises:
         ConfigError: when a split is empty or a setting is out of range.
     """
-    if wanted.name == "full":
+    if name == "full":
         raise ConfigError("Operating point 'full' is every row at the last exit. Give the guarantee another name.")
     check_promise(wanted.epsilon, wanted.delta)
     risk, flops_E = risk_named(wanted.risk), exit_flops(served.manifest)
-    for name, split in (("tune", tune), ("certify", held_out)):
+    for what, split in (("tune", tune), ("certify", held_out)):
         if not len(split.examples):
-            raise ConfigError(f"The {name} split holds no rows, so nothing can be certified.")
+            raise ConfigError(f"The {what} split holds no rows, so nothing can be certified.")
     ladder = build_ladder(rule.criterion, *judged(served, rule, tune), risk, flops_E)
     found = certify(
         ladder,
@@ -71,11 +73,11 @@ def guaranteed_point(
         epsilon=wanted.epsilon,
         delta=wanted.delta,
     )
-    paper = certificate(found, served, criterion=rule.criterion.name, tune=tune.examples, certify=held_out.examples)
+    paper = certificate(found, served, rule=rule, tune=tune.examples, certify=held_out.examples)
     chosen = found.rungs[found.chosen or 0]
     saved = 1.0 - chosen.mean_flops / float(flops_E[-1])
-    report(f"{wanted.name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
-    return {**point_json(chosen, paper, found.rows, rule.criterion.name), "configuration": served.configuration()}
+    report(f"{name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
+    return {**point_json(chosen, paper, found.rows, rule), "configuration": served.configuration()}
 
 
 def kept(served: Served, split: Split) -> dict[str, Any]:

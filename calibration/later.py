@@ -83,7 +83,7 @@ def chosen_later(point: Mapping[str, Any], name: str, epsilon: float) -> dict[st
         f"{source['delta']:g}."
     )
     return {
-        "criterion": point["criterion"],
+        **{key: point[key] for key in ("criterion", "combine", "gates") if key in point},
         "thresholds": rung["thresholds"],
         "measured": measured(rung, source["n"]),
         "guarantee": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
@@ -13,7 +13,9 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -60,23 +62,89 @@ class CutSettings(Strict):
         return {key: value for key, value in full.items() if key not in later or value != later[key]}
 
 
-class GuaranteeSettings(Strict):
-    """An operating point whose thresholds carry a guarantee; see `calibration.certify`."""
+CriterionName = Literal["max-probability", "entropy", "margin", "patience", "gate"]
+CombineName = Literal["none", "early", "all"]
+_WAYS = ("target_drop", "budget", "thresholds", "guarantee")
 
-    name: str = Field(default="guaranteed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")  # of the operating point
+
+class PromiseSettings(Strict):
+    """What a guarantee promises."""
+
     risk: Literal["disagreement", "accuracy-gap"] = "disagreement"
     epsilon: float = Field(gt=0.0, lt=1.0)  # what the mean loss may be at most
     delta: float = Field(default=0.1, gt=0.0, lt=1.0)  # probability that it is more all the same
 
 
-class CalibrationSettings(Strict):
-    """How the thresholds of the operating points are chosen: `default`, and one with a guarantee if wanted."""
+class GuaranteeSettings(PromiseSettings):
+    """An operating point whose thresholds carry a guarantee; see `calibration.certify`."""
 
-    criterion: Literal["max-probability", "entropy", "margin", "patience", "gate"] = "max-probability"
+    name: str = Field(default="guaranteed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")  # of the operating point
+
+
+class PointSettings(Strict):
+    """One more operating point; exactly one key says how its thresholds are found."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    criterion: CriterionName | None = None  # None: that of `default`
+    combine: CombineName | None = None  # None: that of `default`
+
+    target_drop: float | None = Field(default=None, ge=0.0, lt=1.0)
+    budget: float | None = Field(default=None, gt=0.0, le=1.0)  # mean FLOPs, as a share of the last exit's
+    thresholds: list[float | None] | None = None  # one per early exit; None never accepts
+    guarantee: PromiseSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PointSettings:
+        given = [way for way in _WAYS if getattr(self, way) is not None]
+        if len(given) != 1:
+            raise ValueError(f"It must have exactly one of {', '.join(_WAYS)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if value is not None}
+
+
+class CalibrationSettings(Strict):
+    """How the thresholds of the operating points are chosen: `default`, and others by name."""
+
+    criterion: CriterionName = "max-probability"
+    combine: CombineName = "none"  # which exits answer together with those before them
     target_drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # share of rows, against the last exit
     confidence: float = Field(default=0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
     candidates: int = Field(default=50, ge=1, le=500)  # thresholds tried per exit
     guarantee: GuaranteeSettings | None = None
+    points: list[PointSettings] = Field(default_factory=list)
+
+    @field_validator("points", mode="after")
+    @classmethod
+    def _names(cls, points: list[PointSettings]) -> list[PointSettings]:
+        names = [point.name for point in points]
+        if "full" in names:
+            raise ValueError("Operating point 'full' is every row at the last exit. Give the point another name")
+        if twins := sorted(name for name in set(names) if names.count(name) > 1):
+            raise ValueError(f"Operating point {twins[0]!r} appears twice")
+        return points
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As for cuts: keys that came later are left out at their defaults."""
+        full: dict[str, Any] = dump(self)
+        later = {"combine": "none", "points": []}
+        return {key: value for key, value in full.items() if key not in later or value != later[key]}
+
+    def all_points(self) -> list[PointSettings]:
+        """Every operating point but `full`: `default` and `guarantee` as their keys say, then `points`."""
+        found = {"default": PointSettings(name="default", target_drop=self.target_drop)}
+        if self.guarantee is not None:
+            promise = self.guarantee.model_dump(exclude={"name"})
+            found[self.guarantee.name] = PointSettings(name=self.guarantee.name, guarantee=PromiseSettings(**promise))
+        found |= {point.name: point for point in self.points}
+        own = {"criterion": self.criterion, "combine": self.combine}
+        return [
+            point.model_copy(update={key: value for key, value in own.items() if getattr(point, key) is None})
+            for point in found.values()
+        ]
 
 
 def parse_section(kind: type[Section], value: object, file: str) -> Section:
@@ -119,6 +187,9 @@ def _followed(kind: type[BaseModel], where: tuple[int | str, ...]) -> _Place:
     place = _Place(keys=())
     inside, chosen, others = [kind], "", [kind]
     for part in where:
+        if isinstance(part, int):  # a place in a list, whose sections are those of the key before
+            place = replace(place, keys=(*place.keys, str(part)))
+            continue
         if len(inside) > 1:
             inside, chosen, others = [one for one in inside if part in _defaults(one)], str(part), inside
             continue

@@ -1,10 +1,9 @@
 """Thresholds: how sure an exit must be, for a target drop in accuracy below the last exit.
 
-Candidates are quantiles of each exit's scores on the tune split. On the calibration split the cheapest
-combination (mean FLOPs per row) is taken whose drop is at most the target with some prudence: not the drop
-itself, but its one-sided upper confidence limit must stay below (Agresti and Min, "Simple improved confidence
-intervals for comparing matched proportions", 2005). Many combinations are compared on the same rows, so this
-is prudent, not a guarantee.
+Candidates are quantiles of each exit's scores on the tune split. Of their combinations the cheapest (mean FLOPs
+per row) is taken whose drop is at most the target with some prudence: not the drop itself, but its one-sided
+upper confidence limit must stay below (Agresti and Min, "Simple improved confidence intervals for comparing matched
+proportions", 2005). Many combinations are compared on the same rows, so this is prudent, not a guarantee.
 
 Tensor names carry their axes: N rows of a split, C classes, E exits.
 """
@@ -20,7 +19,6 @@ from statistics import NormalDist
 import numpy as np
 
 from calibration.served import Said
-from calibration.settings import CalibrationSettings
 from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
 from common.manifest import Manifest
@@ -141,40 +139,47 @@ def candidates(criterion: Criterion, scores_N: Array, count: int) -> tuple[float
 def choose(
     criterion: Criterion,
     tune: ExitScores,
-    calibration: ExitScores,
+    scores: ExitScores,
+    last_N: Array,
     labels_N: Array,
     flops_E: Array,
-    settings: CalibrationSettings,
+    *,
+    target_drop: float,
+    confidence: float,
+    count: int,
 ) -> tuple[float, ...]:
     """The cheapest thresholds, one per exit, whose drop's upper limit is at most the target.
 
     Args:
         criterion: decides.
         tune: where candidates come from.
-        calibration: where they are judged.
-        labels_N: of the calibration split.
+        scores: of the rows that they are judged on.
+        last_N: what the last exit answers there by itself.
+        labels_N: right classes.
         flops_E: of a row that leaves at each exit.
-        settings: target drop, confidence, number of candidates.
+        target_drop: in accuracy below the last exit by itself.
+        confidence: of the limit.
+        count: thresholds tried per exit, fewer where the exits are many.
 
     Returns:
         Thresholds, NaN where an exit never accepts; all rows go to the last exit when nothing else is safe.
     """
     if not len(labels_N):
-        raise ConfigError("The calibration split holds no rows.")
+        raise ConfigError("There are no rows to choose thresholds on.")
     last = len(flops_E) - 1
     full = (*(math.nan,) * last, criterion.accept_all)
     best, best_flops = full, float(flops_E[last])
-    right_EN = calibration.labels_EN == labels_N
-    per_exit = max(2, min(settings.candidates, int(_MOST_COMBINATIONS ** (1.0 / max(last, 1)))))
+    right_EN, safe_N = scores.labels_EN == labels_N, last_N == labels_N
+    per_exit = max(2, min(count, int(_MOST_COMBINATIONS ** (1.0 / max(last, 1)))))
     tried = [candidates(criterion, tune.scores_EN[number], per_exit) for number in range(last)]
-    for thresholds, taken_N in _combinations(criterion, calibration.scores_EN, tried):
+    for thresholds, taken_N in _combinations(criterion, scores.scores_EN, tried):
         mean_flops = float(flops_E[taken_N].mean())
         if mean_flops >= best_flops:
             continue
         right_N = right_EN[taken_N, np.arange(len(labels_N))]
-        worse = int((right_EN[last] & ~right_N).sum())
-        better = int((right_N & ~right_EN[last]).sum())
-        if drop_upper_limit(worse, better, len(labels_N), settings.confidence) <= settings.target_drop:
+        worse = int((safe_N & ~right_N).sum())
+        better = int((right_N & ~safe_N).sum())
+        if drop_upper_limit(worse, better, len(labels_N), confidence) <= target_drop:
             best, best_flops = (*thresholds, criterion.accept_all), mean_flops
     return best
 

@@ -58,13 +58,16 @@ class Rule:
         gates: Sequence[FittedGate | None] = (),
     ) -> None:
         self.criterion = criterion
+        self.combine = combine
+        self.gates = tuple(gates)
         self.by_row = criterion.by_row and combine == "none"  # see `Criterion.by_row`
-        self.key = (criterion.name, combine, tuple(gates))  # rules of equal keys decide alike
+        self.key = (criterion.name, combine, self.gates)  # rules of equal keys decide alike
         self.exits = len(exits)
         self._exits = tuple(exits)
-        self._gates = tuple(gates) or (None,) * len(self._exits)
+        self._gates = self.gates or (None,) * len(self._exits)
         self._combined = tuple(self._combination(number, combine) for number in range(len(self._exits)))
         self._state = tuple(self._needed(number, classes) for number in range(len(self._exits)))
+        self.keeps_state = any(self._state)
 
     @classmethod
     def of(cls, manifest: Manifest, point: OperatingPoint) -> Rule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,15 @@ def describe(bundle: Bundle) -> Document:
                 "logits": leave.logits,
                 "temperature": leave.temperature,
                 "gate": leave.gate,
+                "combine": None if leave.combine is None else asdict(leave.combine),
             }
             for number, leave in enumerate(m.exits)
         ],
         "operating_points": {
             point.name: {
                 "criterion": point.criterion,
+                "combine": point.combine,
+                "gates": [None if gate is None else asdict(gate) for gate in point.gates],
                 "thresholds": [None if math.isnan(t) else t for t in point.thresholds],
                 "measured": point.measured,
                 "guarantee": point.guarantee,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calibration.datasets import Examples, divide
 from common.bundle import Bundle
-from common.criteria import CRITERIA
+from common.rule import Rule
 from training.network import MultiExitNetwork
 from training.placement import place_greedily, worth
 from training.prune import keep_exits, measure
@@ -21,7 +21,10 @@ def keep_as_asked(network: MultiExitNetwork, recipe: Recipe, official: Examples,
     if recipe.exits is None or recipe.exits.keep == "all":
         return network
     rows = divide(official, recipe.data).validation
-    found = measure(network, rows.inputs, rows.labels_N, criterion=recipe.calibration.criterion)
+    criterion = recipe.calibration.criterion
+    if criterion == "gate" and any(network.parts[stage].gate is None for stage in network.exits[:-1]):
+        criterion = "max-probability"  # gates are fitted later, to the exits that stay
+    found = measure(network, rows.inputs, rows.labels_N, criterion=criterion)
     placed = place_greedily(found, target_drop=recipe.calibration.target_drop)
     names = ", ".join(map(str, placed.kept))
     report(
@@ -45,11 +48,10 @@ def say_what_does_not_pay(
     """
     manifest = Bundle(root).manifest
     point = manifest.operating_points["default"]
-    if point.criterion not in CRITERIA or len(network.exits) < 2:
+    if len(network.exits) < 2:
         return
     rows = divide(official, recipe.data).validation
-    temperatures = [leave.temperature for leave in manifest.exits]
-    found = measure(network, rows.inputs, rows.labels_N, criterion=point.criterion, temperatures=temperatures)
+    found = measure(network, rows.inputs, rows.labels_N, rule=Rule.of(manifest, point))
     for one in worth(found, point.thresholds):
         if not one.pays:
             report(f"{one} `exits.keep: greedy` leaves such exits out.")

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.served import Said
 from calibration.thresholds import ExitScores, accepts, candidates
 from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
+from common.rule import Rule
 from common.types import Array
 from training.cost import Costs
 
@@ -44,17 +46,20 @@ class Measured:
         costs: Costs,
         *,
         criterion: str = "max-probability",
-        temperatures: Sequence[float] | None = None,
         gates: Mapping[int, Array] | None = None,
+        rule: Rule | None = None,
     ) -> Measured:
-        """From logits [N, C] of every exit, and those [N] of the gates by exit."""
+        """From logits [N, C] of every exit, and those [N] of the gates by exit; a rule says what `criterion` would."""
+        if rule is not None:
+            said = Said(logits=tuple(logits), gates=tuple((gates or {}).get(number) for number in range(len(logits))))
+            scores = ExitScores.of(said, rule)
+            return cls(scores=scores, labels_N=labels_N, costs=costs, criterion=rule.criterion)
         if criterion not in CRITERIA:
             raise ConfigError(f"criterion is {criterion!r}. It must be one of {', '.join(sorted(CRITERIA))}.")
-        rule = CRITERIA[criterion]
-        warmth = temperatures or [1.0] * len(logits)
+        named = CRITERIA[criterion]
         learned = gates or {}
-        outputs = [Outputs.of(one, t, learned.get(k)) for k, (one, t) in enumerate(zip(logits, warmth, strict=True))]
-        return cls(scores=ExitScores.scored(outputs, rule), labels_N=labels_N, costs=costs, criterion=rule)
+        outputs = [Outputs.of(one, gate_B=learned.get(number)) for number, one in enumerate(logits)]
+        return cls(scores=ExitScores.scored(outputs, named), labels_N=labels_N, costs=costs, criterion=named)
 
     def outcome(self, exits: Sequence[int], thresholds: Sequence[float]) -> tuple[float, float, Array]:
         """Mean FLOPs per row, accuracy, and where each row leaves [N], when only `exits` are there.

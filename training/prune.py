@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigError
+from common.rule import Rule
 from common.types import Array
 from training.cost import costs
 from training.network import MultiExitNetwork, StagePart
@@ -67,7 +68,7 @@ def measure(
     labels_N: Array,
     *,
     criterion: str = "max-probability",
-    temperatures: Sequence[float] | None = None,
+    rule: Rule | None = None,
 ) -> Measured:
     """Ask every exit about every row, in torch.
 
@@ -76,7 +77,7 @@ def measure(
         inputs: [N, ...] by name, rows that nothing was trained on.
         labels_N: their classes.
         criterion: whose scores are taken.
-        temperatures: one per exit.
+        rule: of an operating point, instead of the criterion alone.
     """
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -92,7 +93,7 @@ def measure(
             module.training = mode
     logits = [_joined([part.logits[number] for part in parts]) for number in everyone]
     gates = {number: _joined([part.gates[number] for part in parts]) for number in parts[0].gates}
-    return Measured.of(logits, labels_N, costs(network), criterion=criterion, temperatures=temperatures, gates=gates)
+    return Measured.of(logits, labels_N, costs(network), criterion=criterion, gates=gates, rule=rule)
 
 
 def _joined(parts: Sequence[Tensor]) -> Array:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from common.config import SystemConfig
-from common.manifest import CutTensor, Manifest, coded_cuts
+from common.manifest import Combination, CutTensor, FittedGate, Manifest, coded_cuts
 from common.runtimes import StageRunner
 
 
@@ -26,6 +27,12 @@ def without_guarantee(
     certified = {name for name, point in manifest.operating_points.items() if point.guarantee is not None}
     names = sorted(certified | {system.operating_point})
     return [(name, difference) for name in names for difference in differences(system, manifest, runners, name)]
+
+
+def guarantees(system: SystemConfig, manifest: Manifest, runners: Mapping[int, StageRunner]) -> dict[str, bool]:
+    """Of the operating points with a certificate, whether it holds for what this tier runs."""
+    certified = [name for name, point in manifest.operating_points.items() if point.guarantee is not None]
+    return {name: not differences(system, manifest, runners, name) for name in certified}
 
 
 def differences(
@@ -66,9 +73,19 @@ def _outdated(manifest: Manifest, name: str) -> list[str]:
         "input_cuts": sorted(manifest.input_cuts),
         "temperatures": [leave.temperature for leave in manifest.exits],
         "criterion": point.criterion,
+        "combine": None if point.combine == "none" else point.combine,
+        "combinations": None if point.combine == "none" else [_numbers(leave.combine) for leave in manifest.exits],
+        "gates": [_numbers(gate) for gate in point.gates] or None,
         "thresholds": [None if math.isnan(threshold) else threshold for threshold in point.thresholds],
     }
     return [f"its certificate was issued for other {what}" for what in served if issued_for.get(what) != served[what]]
+
+
+def _numbers(fitted: Combination | FittedGate | None) -> dict[str, Any] | None:
+    """What was fitted, as manifest.json and a certificate write it."""
+    if fitted is None:
+        return None
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(fitted).items()}
 
 
 def _code(how: CutTensor) -> dict[str, Any]:

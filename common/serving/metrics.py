@@ -40,6 +40,12 @@ class Metrics:
         self._upstream_state = Gauge(
             "offramp_upstream_state", "1 while upstream answers, else 0.", ("tier", "upstream"), registry=self.registry
         )
+        self._guaranteed = Gauge(
+            "offramp_guaranteed",
+            "1 where this tier runs what an operating point's certificate was issued for, 0 where it promises nothing.",
+            ("tier", "operating_point"),
+            registry=self.registry,
+        )
         self.late = self._plain("offramp_late_answers", "Rows that upstream answered too late to be used.")
         self.audit = self._plain("offramp_audit_rows", "Rows served for another purpose than a caller's answer.")
         self.forwarded_bytes = self._plain(
@@ -77,6 +83,10 @@ class Metrics:
             self._stage_children[stage] = children
         children[0].observe(seconds)
         children[1].observe(rows)
+
+    def guaranteed(self, operating_point: str, holds: bool) -> None:
+        """Record whether an operating point's certificate holds on this tier."""
+        self._guaranteed.labels(self._tier, operating_point).set(1 if holds else 0)
 
     def upstream_took(self, upstream: str, seconds: float) -> None:
         """Record how long upstream needed for one request."""

@@ -13,7 +13,7 @@ from common.bundle import Bundle
 from common.config import SystemConfig
 from common.runtimes import AUTO, configured
 from common.serving.asgi import AsgiApp
-from common.serving.configuration import without_guarantee
+from common.serving.configuration import guarantees, without_guarantee
 from common.serving.grpc_door import GrpcDoor
 from common.serving.http import HttpServer, check_free
 from common.serving.metrics import Metrics
@@ -84,6 +84,8 @@ class TierServer:
                 name,
                 difference,
             )
+        for name, holds in guarantees(system, bundle.manifest, runners).items():
+            self.metrics.guaranteed(name, holds)
         self._grpc: GrpcDoor | None = None
         self._http: list[HttpServer] = []
         self._workers: Workers | None = None

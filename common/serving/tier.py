@@ -117,7 +117,9 @@ class Tier:
             RequestError: when the request is refused at once.
         """
         job = self._admit(request, deliver, ended)
-        state = admit_state(self._manifest, job.rule, request.start_stage, len(request.rows), request.rows.state)
+        state: Tensors = {}
+        if job.rule.keeps_state:
+            state = admit_state(self._manifest, job.rule, request.start_stage, len(request.rows), request.rows.state)
         self.in_flight += 1
         rows = request.rows
         whole = Chunk(job=job, ids=rows.ids, tensors=rows.tensors, state=state)

@@ -17,11 +17,22 @@ def calibrate(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's directory; its manifest is replaced.")],
     data_dir: DataDir = None,
     criterion: Annotated[
-        str | None, typer.Option(metavar="NAME", help="max-probability, entropy or margin, instead of the recipe's.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="max-probability, entropy, margin, patience or gate, instead of the recipe's."
+        ),
     ] = None,
     target_drop: Annotated[
         float | None,
         typer.Option(metavar="SHARE", help="Accuracy that the default operating point may give up, such as 0.001."),
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="none, early or all: exits that answer together with those before them."),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.yaml", help="Operating points to make, instead of the recipe's."),
     ] = None,
     epsilon: Epsilon = None,
     delta: Delta = None,
@@ -43,6 +54,7 @@ def calibrate(
     nothing is fitted and no data are read: the thresholds come from a certificate that is there.
     """
     from calibration.calibrate import calibrate as fit
+    from calibration.calibrate import load_points
     from calibration.later import add_later
 
     def report(text: str) -> None:
@@ -59,6 +71,8 @@ def calibrate(
             bundle,
             data_dir,
             criterion=criterion,
+            combine=combine,
+            points=None if points is None else load_points(points),
             target_drop=target_drop,
             guarantee=guarantee,
             choose_codecs=choose_codecs,

@@ -56,13 +56,13 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
         for cut in document["cuts"]
     ]
     exits = [
-        [str(leave["exit"]), str(leave["stage"]), f"{leave['temperature']:.4g}", leave["gate"] or "-"]
+        [str(leave["exit"]), str(leave["stage"]), f"{leave['temperature']:.4g}", leave["gate"] or "-", _weights(leave)]
         for leave in document["exits"]
     ]
     points = [
         [
             name,
-            point["criterion"],
+            _criterion(point),
             ", ".join("never" if t is None else f"{t:.4g}" for t in point["thresholds"]),
             *_measured(point),
             _guaranteed(point),
@@ -72,9 +72,18 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
     return [
         ("Stages", ["stage", "file", "reads", "writes", "FLOPs", "parameters", "file bytes", "exit"], stages),
         ("Cuts, bytes per row", ["between", "tensors", "codec", "raw", "coded at most"], cuts),
-        ("Exits", ["exit", "after stage", "temperature", "gate"], exits),
+        ("Exits", ["exit", "after stage", "temperature", "gate", "weights together"], exits),
         ("Operating points", ["name", "criterion", "thresholds", "accuracy", "exit rates", "guarantee"], points),
     ]
+
+
+def _weights(leave: dict[str, Any]) -> str:
+    return "-" if leave["combine"] is None else ", ".join(f"{w:.3g}" for w in leave["combine"]["weights"])
+
+
+def _criterion(point: dict[str, Any]) -> str:
+    together = {"none": "", "early": ", early exits together", "all": ", exits together"}
+    return f"{point['criterion']}{' (fitted)' if point['gates'] else ''}{together[point['combine']]}"
 
 
 def _shapes(tensors: list[dict[str, Any]]) -> str:

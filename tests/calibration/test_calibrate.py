@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytest
 
 from calibration.calibrate import calibrate
 from calibration.datasets import divide, load_train
+from calibration.guarantee import Split
+from calibration.points import make_points
 from calibration.served import Served
-from calibration.settings import DataSettings
+from calibration.settings import CalibrationSettings, DataSettings
 from calibration.thresholds import ExitScores, exit_flops, outcome
 from common.bundle import Bundle
 from common.criteria import CRITERIA
 from common.errors import BundleError, ConfigError
 from common.rule import Rule
 from tests.networks import write_skip
-from tests.synthetic import recipe, write_data, write_split, write_tiny
+from tests.synthetic import recipe, write_data, write_idx, write_split, write_tiny
 
 
 def _change_recipe(root: Path, **changes: Any) -> None:
@@ -36,14 +39,14 @@ def test_fills_ranges_temperatures_and_thresholds(tiny: Path, data: Path) -> Non
     point = bundle.manifest.operating_points["default"]
     assert 0.0 < point.thresholds[0] <= 1.0 and point.thresholds[1] == 0.0
     assert point.configuration == {"runtime": "onnxruntime", "precision": "float32", "coded_cuts": [0]}
-    assert point.measured is not None and point.measured["split"] == "calibration" and point.measured["n"] == 400
+    assert point.measured is not None and point.measured["split"] == "certify" and point.measured["n"] == 400
     assert 0.1 < point.measured["exit_rates"][0] < 1.0
     assert math.isnan(bundle.manifest.operating_points["full"].thresholds[0])
     assert any("temperatures" in line for line in said)
     bundle.verify()
 
 
-def test_what_is_recorded_is_what_the_calibration_split_gives(tiny: Path, data: Path) -> None:
+def test_what_is_recorded_is_what_the_certify_split_gives(tiny: Path, data: Path) -> None:
     calibrate(tiny, data)
     bundle = Bundle(tiny)
     settings = DataSettings(**recipe()["data"])
@@ -57,13 +60,45 @@ def test_what_is_recorded_is_what_the_calibration_split_gives(tiny: Path, data: 
         assert point.measured is not None
         assert point.measured["accuracy"] == pytest.approx(found.accuracy, abs=1e-6)
         assert point.measured["exit_rates"] == pytest.approx(list(found.exit_rates), abs=1e-6)
-        assert last - found.accuracy <= recipe()["calibration"]["target_drop"]
+        assert last - found.accuracy <= recipe()["calibration"]["target_drop"]  # this recipe's key says `calibration`
+
+
+def test_no_certify_row_has_a_say_in_what_is_not_certified(tmp_path: Path, data: Path) -> None:
+    settings = DataSettings(**recipe()["data"])
+    splits = divide(load_train(settings, data), settings)
+    calibrate(write_tiny(tmp_path, calibration={"combine": "all"}), data)
+    served = Served(Bundle(tmp_path))
+    wanted = CalibrationSettings(
+        target_drop=0.05,
+        points=[
+            {"name": "half", "budget": 0.9},
+            {"name": "gates", "criterion": "gate", "combine": "all", "budget": 0.8},
+        ],
+    )
+    tune = Split(examples=splits.tune, said=served.says(splits.tune))
+    held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
+    turned = replace(held_out, examples=replace(splits.calibration, labels_N=splits.calibration.labels_N * 0))
+    made = []
+    for certify in (held_out, turned):
+        points = make_points(served, wanted.all_points(), wanted, tune, certify, tune, lambda text: None)
+        assert {point.pop("measured")["split"] for point in points.values()} == {"certify"}
+        made.append(points)
+    assert made[0] == made[1] and made[0]["default"]["thresholds"][0] is not None
+
+
+def test_too_few_rows_for_a_small_drop_are_said(tiny: Path, data: Path) -> None:
+    said: list[str] = []
+    calibrate(tiny, data, target_drop=0.001, report=said.append)
+    assert any(
+        "400 rows cannot vouch for a drop of 0.001. Without a single difference they show 0.0032" in line
+        for line in said
+    )
 
 
 @pytest.mark.parametrize("criterion", sorted(CRITERIA))
 def test_every_criterion_works(tmp_path: Path, data: Path, criterion: str) -> None:
     tiny = write_tiny(tmp_path / "tiny", gate=True)
-    calibrate(tiny, data, criterion=criterion)
+    calibrate(tiny, data, criterion=criterion, target_drop=None if criterion != "patience" else 0.9)
     point = Bundle(tiny).manifest.operating_points["default"]
     assert point.criterion == criterion
     assert point.measured is not None and point.measured["exit_rates"][0] > 0.1
@@ -102,7 +137,6 @@ def test_rows_that_were_trained_on_change_nothing(tiny: Path, tmp_path: Path) ->
     official = load_train(settings, folder)
     order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(official))
     other = np.concatenate([order[:100], order[800:]])  # validation, and what is left for training
-    from tests.synthetic import write_idx
 
     images = official.inputs["image"][:, 0].copy()
     images[other] = 0
@@ -175,7 +209,6 @@ def test_a_bundle_without_a_recipe_is_refused(tmp_path: Path, data: Path) -> Non
 
 
 def test_data_of_another_shape_are_refused(tiny: Path, tmp_path: Path) -> None:
-    from tests.synthetic import write_idx
 
     folder = write_data(tmp_path / "data")
     write_idx(folder / "train-images-idx3-ubyte.gz", np.zeros((1200, 9, 8), np.uint8))

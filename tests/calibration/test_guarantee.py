@@ -231,4 +231,4 @@ def test_an_empty_certify_split_is_refused(tiny: Path, data: Path) -> None:
     empty = Split(examples=rows.take(np.zeros(0, int)), said=Said(logits=(), gates=()))
     for tune, held_out, name in ((full, empty, "certify"), (empty, full, "tune")):
         with pytest.raises(ConfigError, match=f"The {name} split holds no rows"):
-            guaranteed_point(served, Rule(CRITERIA["margin"], served.manifest.exits, 10), wanted(), tune, held_out)
+            guaranteed_point(served, Rule(CRITERIA["margin"], served.manifest.exits, 10), "g", wanted(), tune, held_out)

@@ -1,11 +1,11 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.settings import CalibrationSettings
 from calibration.thresholds import (
     ExitScores,
     accepts,
@@ -37,11 +37,14 @@ def _split(seed: int, criterion: str, rows: int = 300) -> tuple[ExitScores, np.n
 
 
 def _choose(seed: int, criterion: str, **changes: float) -> tuple[tuple[float, ...], ExitScores, np.ndarray]:
-    wanted = CalibrationSettings(criterion=criterion, candidates=8, target_drop=0.05)
-    calibration, labels = _split(seed, criterion)
-    tune, _ = _split(seed + 1, criterion)
-    wanted = wanted.model_copy(update=changes)
-    return choose(CRITERIA[criterion], tune, calibration, labels, FLOPS, wanted), calibration, labels
+    scores, labels = _split(seed, criterion)
+    return _chosen(criterion, scores, labels, **{"target_drop": 0.05, **changes}), scores, labels
+
+
+def _chosen(criterion: str, scores: ExitScores, labels: np.ndarray, **changes: float) -> tuple[float, ...]:
+    how: dict[str, Any] = {"target_drop": 0.001, "confidence": 0.9, "count": 8, **changes}
+    flops = FLOPS[len(FLOPS) - len(scores.scores_EN) :]
+    return choose(CRITERIA[criterion], scores, scores, scores.labels_EN[-1], labels, flops, **how)
 
 
 @settings(max_examples=15, deadline=None)
@@ -97,8 +100,7 @@ def test_exits_are_taken_as_a_tier_would_decide(seed: int, criterion: str, limit
 def test_nothing_safe_means_the_last_exit_answers_all() -> None:
     labels = np.zeros(50, np.int64)
     scores = ExitScores(scores_EN=np.full((2, 50), 0.9), labels_EN=np.array([np.ones(50), np.zeros(50)]))
-    wanted = CalibrationSettings(target_drop=0.001)
-    thresholds = choose(CRITERIA["max-probability"], scores, scores, labels, FLOPS[1:], wanted)
+    thresholds = _chosen("max-probability", scores, labels)
     assert math.isnan(thresholds[0]) and thresholds[1] == 0.0
 
 
@@ -106,20 +108,19 @@ def test_few_rows_are_not_enough_for_a_small_drop() -> None:
     """With 20 rows and not one difference, a drop of 0.1 points cannot be vouched for."""
     labels = np.zeros(20, np.int64)
     scores = ExitScores(scores_EN=np.full((2, 20), 0.9), labels_EN=np.zeros((2, 20)))
-    wanted = CalibrationSettings(target_drop=0.001)
-    assert math.isnan(choose(CRITERIA["max-probability"], scores, scores, labels, FLOPS[1:], wanted)[0])
+    assert math.isnan(_chosen("max-probability", scores, labels)[0])
 
 
-def test_an_empty_calibration_split_is_refused() -> None:
+def test_no_rows_are_refused() -> None:
     empty = ExitScores(scores_EN=np.zeros((2, 0)), labels_EN=np.zeros((2, 0)))
-    with pytest.raises(ConfigError, match="calibration split holds no rows"):
-        choose(CRITERIA["margin"], empty, empty, np.zeros(0), FLOPS[1:], CalibrationSettings())
+    with pytest.raises(ConfigError, match="no rows to choose thresholds on"):
+        _chosen("margin", empty, np.zeros(0))
 
 
 def test_one_exit_needs_no_choice() -> None:
     scores, labels = _split(0, "margin")
     one = ExitScores(scores_EN=scores.scores_EN[-1:], labels_EN=scores.labels_EN[-1:])
-    assert choose(CRITERIA["margin"], one, one, labels, FLOPS[-1:], CalibrationSettings()) == (0.0,)
+    assert _chosen("margin", one, labels) == (0.0,)
 
 
 def test_limit_of_agresti_and_min() -> None:

@@ -15,11 +15,15 @@ def test_every_name_of_the_contract() -> None:
     metrics.upstream_took("10.0.0.1:1", 0.1)
     metrics.upstream_is("10.0.0.1:1", True)
     metrics.watch_queue(lambda: 5)
+    metrics.guaranteed("sure", True)
+    metrics.guaranteed("fast", False)
     families = {f.name: f for f in text_string_to_metric_families(metrics.text().decode())}
     assert {f"offramp_{name.removesuffix('_total')}" for name in NAMES} <= families.keys()
     answer = next(s for s in families["offramp_answers"].samples if s.name == "offramp_answers_total")
     assert answer.labels == {"tier": "device", "by": "edge", "exit": "1", "degraded": "deadline"} and answer.value == 3
     assert families["offramp_queue_rows"].samples[0].value == 5
+    promised = {s.labels["operating_point"]: s.value for s in families["offramp_guaranteed"].samples}
+    assert promised == {"sure": 1, "fast": 0}
 
 
 def test_the_histogram_counts_like_prometheus() -> None:

@@ -1,0 +1,149 @@
+"""Operating points: what each criterion needs is fitted and thresholds are chosen, then measured on the certify split.
+
+Everything comes from the tune split, except which rung of a ladder a guarantee takes. Recipes of before, which call
+the certify split `calibration`, judge `target_drop` on it as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from calibration.budget import thresholds_within
+from calibration.document import rule_json, thresholds_json
+from calibration.gates import fit_gates
+from calibration.guarantee import Split, guaranteed_point
+from calibration.served import Served
+from calibration.settings import CalibrationSettings, PointSettings
+from calibration.thresholds import ExitScores, choose, drop_upper_limit, exit_flops, outcome
+from common.criteria import CRITERIA, Criterion
+from common.errors import ConfigError
+from common.manifest import FittedGate
+from common.rule import Rule
+
+Report = Callable[[str], None]
+
+
+def make_points(
+    served: Served,
+    wanted: Sequence[PointSettings],
+    settings: CalibrationSettings,
+    tune: Split,
+    held_out: Split,
+    judged_on: Split,
+    report: Report,
+) -> dict[str, Any]:
+    """Every operating point for manifest.json, `full` among them.
+
+    Args:
+        served: ran the bundle; its manifest holds codes, temperatures and combinations.
+        wanted: `settings.all_points()`.
+        settings: how `target_drop` is judged.
+        tune: fits gates and fixes thresholds.
+        held_out: the certify split.
+        judged_on: the rows that `target_drop` is judged on.
+        report: takes one line per point.
+
+    Raises:
+        ConfigError: when a split is empty, or a point cannot be had.
+    """
+    if not len(tune.examples):
+        raise ConfigError("The tune split holds no rows, so no thresholds can be chosen.")
+    rules: dict[tuple[str, str], Rule] = {}
+    points: dict[str, Any] = {}
+    for point in wanted:
+        assert point.criterion is not None and point.combine is not None
+        key = (point.criterion, point.combine)
+        rule = rules[key] = rules.get(key) or fitted_rule(served, CRITERIA[point.criterion], point.combine, tune)
+        if point.guarantee is not None:
+            points[point.name] = guaranteed_point(served, rule, point.name, point.guarantee, tune, held_out, report)
+        else:
+            thresholds = _thresholds(served, point, rule, settings, tune, judged_on, report)
+            points[point.name] = _measured(served, point.name, rule, thresholds, held_out, report)
+        if point.name == "default":
+            never = (*(math.nan,) * (rule.exits - 1), rule.criterion.accept_all)
+            plain = Rule(rule.criterion, served.manifest.exits, len(served.manifest.classes))
+            points["full"] = _measured(served, "full", plain, never, held_out, report)
+    return points
+
+
+def fitted_rule(served: Served, criterion: Criterion, combine: str, tune: Split) -> Rule:
+    """A criterion with what it needs: gates fitted on the tune split, where the network has none."""
+    exits, classes = served.manifest.exits, len(served.manifest.classes)
+    gates: tuple[FittedGate | None, ...] = ()
+    if criterion.name == "gate":
+        gates = fit_gates(tune.said, exits, classes, combine, tune.examples.labels_N)
+    return Rule(criterion, exits, classes, combine=combine, gates=gates)
+
+
+def _thresholds(
+    served: Served,
+    point: PointSettings,
+    rule: Rule,
+    settings: CalibrationSettings,
+    tune: Split,
+    judged_on: Split,
+    report: Report,
+) -> tuple[float, ...]:
+    if point.thresholds is not None:
+        return _given(point.name, rule, point.thresholds)
+    scores, flops_E = ExitScores.of(tune.said, rule), exit_flops(served.manifest)
+    if point.budget is not None:
+        return thresholds_within(rule.criterion, scores.scores_EN, flops_E, point.budget)
+    assert point.target_drop is not None
+    least = drop_upper_limit(0, 0, len(judged_on.examples), settings.confidence)
+    if least > point.target_drop:
+        report(
+            f"{point.name}: {len(judged_on.examples)} rows cannot vouch for a drop of {point.target_drop:g}. "
+            f"Without a single difference they show {least:.2g}."
+        )
+    return choose(
+        rule.criterion,
+        scores,
+        ExitScores.of(judged_on.said, rule),
+        judged_on.said.logits[-1].argmax(axis=1),
+        judged_on.examples.labels_N,
+        flops_E,
+        target_drop=point.target_drop,
+        confidence=settings.confidence,
+        count=settings.candidates,
+    )
+
+
+def _given(name: str, rule: Rule, thresholds: Sequence[float | None]) -> tuple[float, ...]:
+    if len(thresholds) != rule.exits - 1:
+        raise ConfigError(
+            f"calibration.points: {name!r} gives {len(thresholds)} thresholds. It needs {rule.exits - 1}, one per exit "
+            "but the last."
+        )
+    numbers = tuple(math.nan if threshold is None else float(threshold) for threshold in thresholds)
+    for threshold in numbers:
+        try:
+            rule.criterion.check(threshold)
+        except ValueError as error:
+            raise ConfigError(f"calibration.points: {name!r}: {error}") from None
+    return (*numbers, rule.criterion.accept_all)
+
+
+def _measured(
+    served: Served, name: str, rule: Rule, thresholds: Sequence[float], held_out: Split, report: Report
+) -> dict[str, Any]:
+    labels_N = held_out.examples.labels_N
+    scores = ExitScores.of(held_out.said, rule)
+    found = outcome(scores, labels_N, rule.criterion, thresholds, exit_flops(served.manifest))
+    rates = " / ".join(f"{100 * rate:.1f}" for rate in found.exit_rates)
+    report(f"{name}: accuracy {100 * found.accuracy:.2f} %, exits {rates} %, {found.mean_flops / 1e6:.2f} MFLOPs")
+    return {
+        **rule_json(rule),
+        "thresholds": thresholds_json(thresholds),
+        "measured": {
+            "split": "certify",
+            "n": len(labels_N),
+            "accuracy": round(found.accuracy, 6),
+            "exit_rates": [round(rate, 6) for rate in found.exit_rates],
+            "mean_flops": round(found.mean_flops, 1),
+        },
+        "guarantee": None,
+        "configuration": served.configuration(),
+    }
