@@ -23,7 +23,7 @@ _WARM_S = 0.4
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    rounds, seconds = (2, 0.6) if quick else (10, 1.0)
+    rounds, seconds = (2, 0.6) if quick else (6, 1.0)
     recorder = Recorder(
         "batching", rounds=rounds, seconds_per_cell=seconds, network="ResNet-20, 3 stages, 3 exits, random weights",
         rows_per_run=BATCH, runtime="onnxruntime, 1 thread",

@@ -27,7 +27,7 @@ _IN_FLIGHT = (8, 64)
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    rounds, count = (3, 100) if quick else (15, 300)
+    rounds, count = (3, 100) if quick else (8, 200)
     recorder = Recorder("hop", rounds=rounds, requests_per_cell=count, reply_bytes_of_the_bare_stream=40)
     with _bare("bare") as bare:
         for kilobytes in SIZES:

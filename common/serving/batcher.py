@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 from common.errors import Unavailable
 from common.runtimes import StageRunner
 from common.serving.chunk import Chunk
+from common.serving.joining import joined
 from common.serving.metrics import Metrics
 from common.types import Tensors
 
@@ -249,6 +248,7 @@ class Batcher:
 
 
 def _join(parts: list[Tensors]) -> Tensors:
+    """The rows of all parts in one batch."""
     if len(parts) == 1:
         return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}

@@ -237,30 +237,50 @@ class Tier:
         """Answer the rows that the stage's exit accepts; send only the others on."""
         exit = self._manifest.stages[stage].exit
         verdict = None if exit is None else self._exits.judge(exit, chunks, outputs)
-        live: Tensors | None = None
         no_more = verdict is not None and all(verdict.accepted)
+        going: list[Chunk] = []
+        decided: list[Chunk] = []  # of callers whose other rows go on
+        rows: list[int] = []  # those of the run that go on
+        at = 0
+        for chunk in chunks:
+            begin, at = at, at + len(chunk.ids)
+            if chunk.job.over:
+                continue
+            left: Sequence[int] = range(begin, at)
+            if verdict is not None:
+                part = slice(begin, at)
+                accepted = verdict.accepted[part]
+                if no_more or all(accepted):
+                    self._answer(chunk, verdict.outcome, begin)
+                    continue
+                chunk.tensors = {}
+                chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
+                chunk.state = {name: value[part] for name, value in verdict.state.items()}
+                if any(accepted):
+                    left = [row for row, yes in zip(left, accepted, strict=True) if not yes]
+                    decided.append(chunk.take([i for i, yes in enumerate(accepted) if yes]))
+                    chunk = chunk.take([row - begin for row in left])
+            going.append(chunk)
+            rows += left
+        if going:
+            self._go_on(stage + 1, going, self._live(stage + 1, tensors, outputs), None if len(rows) == at else rows)
+        for chunk in decided:
+            self._answer_best(chunk)
+
+    def _go_on(self, stage: int, chunks: list[Chunk], live: Tensors, rows: list[int] | None) -> None:
+        """Send chunks to their next stage with their share of the given rows of a run; None: of all its rows.
+
+        Rows are gathered for all chunks at once, so that they lie side by side and need not be copied again when the
+        chunks meet in the next run.
+        """
+        if rows is not None:
+            live = {name: tensor[rows] for name, tensor in live.items()}
         at = 0
         for chunk in chunks:
             part = slice(at, at + len(chunk.ids))
             at = part.stop
-            if chunk.job.over:
-                continue
-            accepted: Sequence[bool] = ()
-            if verdict is not None:
-                accepted = verdict.accepted[part]
-                if no_more or all(accepted):
-                    self._answer(chunk, verdict.outcome, part.start)
-                    continue
-                chunk.best = verdict.outcome.part(part, probabilities=chunk.job.request.want_probabilities)
-                chunk.state = {name: value[part] for name, value in verdict.state.items()}
-            if live is None:
-                live = self._live(stage + 1, tensors, outputs)
             chunk.tensors = {name: tensor[part] for name, tensor in live.items()}
-            if any(accepted):
-                self._advance(stage + 1, chunk.take([i for i, yes in enumerate(accepted) if not yes]))
-                self._answer_best(chunk.take([i for i, yes in enumerate(accepted) if yes]))
-            else:
-                self._advance(stage + 1, chunk)
+            self._advance(stage, chunk)
 
     def _live(self, stage: int, before: Tensors, written: Tensors) -> Tensors:
         """The tensors that must be there before `stage`: written just now, or passing through."""
