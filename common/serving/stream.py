@@ -31,7 +31,7 @@ from protos import tier_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-PING_S = 0.25
+PING_S = 0.25  # between looks; while upstream speaks of itself, nobody pings
 SILENT_S = 1.0  # without a word after a ping, upstream counts as down
 BROKEN_S = 4.0  # and after this long the stream is opened anew
 RETRY_S = 0.1
@@ -164,7 +164,7 @@ class StreamLink:
             if silent > SILENT_S and self.up:
                 log.warning("upstream %s has been silent for %.1f s: marked down", self.address, silent)
                 self._set_up(False)
-            if self._stream is not None and not self._stream.waiting:
+            if silent > PING_S / 2 and self._stream is not None and not self._stream.waiting:
                 self._ping()
 
     def _ping(self) -> None:
