@@ -1,6 +1,6 @@
 """Calibrate a bundle: ranges of the codecs, a temperature per exit, thresholds per operating point.
 
-Only the official train split is opened, and of it only the parts that nothing was trained on.
+Only train rows are looked at, and of them only the parts that nothing was trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 from calibration.codecs import choose_cut, cut_bytes, input_bytes
 from calibration.combination import fit_combinations
-from calibration.datasets import Examples, divide, load_train
+from calibration.datasets import Data, Examples, open_data
 from calibration.document import described, load_document, recipe_section, write_codes, write_exits
 from calibration.guarantee import Split
 from calibration.points import make_points
@@ -41,13 +41,14 @@ def calibrate(
     choose_codecs: bool = False,
     runtime: str = "onnxruntime",
     threads: int = 1,
+    data: Data | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> str:
     """Calibrate a bundle and replace its manifest in one step; nothing changes when anything fails.
 
     Args:
         bundle_dir: the bundle; its provenance says which data and which settings.
-        data_dir: see `calibration.datasets.load_train`.
+        data_dir: see `calibration.datasets.open_data`.
         criterion: instead of the recipe's.
         combine: instead of the recipe's.
         points: instead of the recipe's `calibration.points`; see `calibration.settings.PointSettings`.
@@ -56,6 +57,7 @@ def calibrate(
         choose_codecs: pick codecs anew even where the recipe fixes them.
         runtime: the stages' runtime; what is measured holds for it.
         threads: inside one runtime call.
+        data: the data that the bundle's provenance names, where they are open already.
         report: takes one line per step.
 
     Returns:
@@ -66,16 +68,15 @@ def calibrate(
         ConfigError: when data or settings do not fit.
     """
     bundle = Bundle(bundle_dir)
-    data = recipe_section(bundle, "data", DataSettings)
+    data = data or open_data(recipe_section(bundle, "data", DataSettings), data_dir)
     cuts = recipe_section(bundle, "cuts", CutSettings)
     if choose_codecs:
         cuts = cuts.model_copy(update={"choose": True})
     promised = None if guarantee is None else guarantee.model_dump()
     changes = {"criterion": criterion, "combine": combine, "target_drop": target_drop, "points": points}
     settings = _settings(bundle, {**changes, "guarantee": promised})
-    official = load_train(data, data_dir)
-    _same_data(bundle, official)
-    splits = divide(official, data)
+    _same_data(bundle, data.train)
+    splits = data.splits
     served = Served(bundle, runtime=runtime, threads=threads)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
@@ -91,8 +92,10 @@ def calibrate(
         exits = tuple(replace(e, combine=c) for e, c in zip(served.manifest.exits, combined, strict=True))
         served.manifest = replace(served.manifest, exits=exits)
     seen = Split(examples=splits.tune, said=tune)
-    held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
-    judged_on = seen if data.calibration is None else held_out  # recipes that say `calibration` judge on it, too
+    held_out = Split(examples=splits.certify, said=served.says(splits.certify))
+    judged_on = (
+        seen if data.settings.calibration is None else held_out
+    )  # recipes that say `calibration` judge on it, too
     made = make_points(served, wanted, settings, seen, held_out, judged_on, report)
     document = load_document(bundle)
     write_codes(document, served.manifest)

@@ -1,75 +1,172 @@
-"""Data sets with labels, and how the official train split is divided.
+"""Rows with labels, divided into five splits: train, validation, tune, certify and test.
 
-Train and test are read apart: whoever calibrates never opens a test file.
+Where a data set brings test rows, whoever calibrates never looks at them; else they are set aside first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from calibration.data.division import as_rows, divided, units_of
+from calibration.data.duplicates import refuse_shared, without_shared
 from calibration.data.examples import Examples
-from calibration.data.known import DATASETS, read_known
+from calibration.data.source import Source
 from calibration.settings import DataSettings
 from common.errors import ConfigError
+from common.types import Array
 
-__all__ = ["Examples", "Splits", "divide", "load_test", "load_train"]
+__all__ = ["Data", "Examples", "Splits", "divide", "load_test", "load_train", "open_data"]
+
+_TEST_SHARE = 0.15  # set aside where a data set brings no test rows
+_TEST_DRAW = 1  # tells the seed of that draw from the other one's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The official train split, divided. Each part has one use."""
+    """The train rows, divided. Each part has one use."""
 
     train: Examples  # fits weights
-    validation: Examples  # picks the best epoch
-    tune: Examples  # temperatures, quantiser ranges, candidate thresholds
-    calibration: Examples  # picks thresholds
+    validation: Examples  # picks the best epoch, the recipe, where exits are placed
+    tune: Examples  # temperatures, quantiser ranges, candidate thresholds, ladders
+    certify: Examples  # opened once, for a certificate
 
 
-def load_train(settings: DataSettings, data_dir: Path | None) -> Examples:
-    """The official train split.
+@dataclass(frozen=True)
+class Data:
+    """The rows of a recipe's data section, read when they are asked for."""
+
+    source: Source
+
+    @property
+    def settings(self) -> DataSettings:
+        """The recipe's data section."""
+        return self.source.settings
+
+    @cached_property
+    def train(self) -> Examples:
+        """The rows that are divided into train, validation, tune and certify."""
+        rows, test = self.source.train, self.source.test if self._drops else None
+        if test is not None:
+            return without_shared(rows, test, self.source.name)
+        return rows.take(self._set_aside["rest"]) if self._draws else rows
+
+    @cached_property
+    def test(self) -> Examples:
+        """The test rows, for the final evaluation only."""
+        if self._draws:
+            return self.source.train.take(self._set_aside["test"])
+        assert self.source.test is not None
+        return self.source.test
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The train rows, divided."""
+        return divide(self.train, self.settings)
+
+    def check(self) -> None:
+        """Look at train and test rows together, once, before anything is built.
+
+        Raises:
+            ConfigError: for train rows that are test rows as well, groups on both sides, and classes that no train
+                row has.
+        """
+        splits, test = self.splits, self.test
+        if not self._draws:
+            if not self._drops:
+                refuse_shared(self.train, test, self.source.name)
+            _refuse_shared_groups(self.train, test, self.source.name)
+        _refuse_unseen(splits.train, [self.train, test], self.source.name)
+
+    def describe(self) -> Mapping[str, int]:
+        """Rows of every split."""
+        splits = self.splits
+        parts = {"train": splits.train, "validation": splits.validation, "tune": splits.tune, "certify": splits.certify}
+        return {**{name: len(part) for name, part in parts.items()}, "test": len(self.test)}
+
+    @property
+    def _draws(self) -> bool:
+        return self.source.draws
+
+    @property
+    def _drops(self) -> bool:
+        return self.settings.duplicates == "drop" and not self._draws
+
+    @cached_property
+    def _set_aside(self) -> dict[str, Array]:
+        rows, settings = self.source.train, self.settings
+        share = settings.test if isinstance(settings.test, int | float) else _TEST_SHARE
+        size = as_rows("test", share, len(rows), self.source.name)
+        random = np.random.Generator(np.random.PCG64([settings.seed, _TEST_DRAW]))
+        return divided(units_of(rows), {"test": size}, random, self.source.name)
+
+
+def open_data(settings: DataSettings, data_dir: Path | None = None, home: Path | None = None) -> Data:
+    """The data of a recipe; nothing is read yet.
 
     Args:
         settings: the recipe's data section.
-        data_dir: the folder of the files, or one that has them in a subfolder named like the data set; None
-            fetches them once, checked, into the cache.
+        data_dir: the folder of the files, or one that has them in a subfolder named like the data set; None fetches
+            known data sets once, checked, into the cache, and takes the user's own from where the recipe names them.
+        home: the recipe's folder; None: the recipe comes out of a bundle, and names start at the current folder.
+    """
+    return Data(Source(settings, data_dir, home))
+
+
+def load_train(settings: DataSettings, data_dir: Path | None, home: Path | None = None) -> Examples:
+    """The rows that are divided; arguments as `open_data`.
 
     Raises:
         ConfigError: when files are missing, damaged or do not belong together.
     """
-    return _read(settings, "train", data_dir)
+    return open_data(settings, data_dir, home).train
 
 
-def load_test(settings: DataSettings, data_dir: Path | None) -> Examples:
-    """The official test split, for the final evaluation only; arguments and errors as `load_train`."""
-    return _read(settings, "test", data_dir)
+def load_test(settings: DataSettings, data_dir: Path | None, home: Path | None = None) -> Examples:
+    """The test rows, for the final evaluation only; arguments and errors as `load_train`."""
+    return open_data(settings, data_dir, home).test
 
 
 def divide(train: Examples, settings: DataSettings) -> Splits:
-    """Divide the official train split, by a permutation that the recipe's seed fixes.
+    """Divide the train rows by a permutation that the recipe's seed fixes; rows that belong together stay together.
 
     Raises:
-        ConfigError: when nothing would be left to train on.
+        ConfigError: when a split would be empty.
     """
-    sizes = (settings.validation, settings.tune, settings.calibration)
-    if sum(sizes) >= len(train):
-        raise ConfigError(
-            f"data: validation, tune and calibration ask for {sum(sizes)} rows. "
-            f"The train split has {len(train)}, and some must be left to train on."
-        )
-    order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(train))
-    validation, tune, calibration, rest = np.split(order, np.cumsum(sizes))
+    sizes = {name: as_rows(name, size, len(train), "the train split") for name, size in settings.sizes.items()}
+    random = np.random.Generator(np.random.PCG64(settings.seed))
+    at = divided(units_of(train), sizes, random, "The train split")
     return Splits(
-        train=train.take(np.sort(rest)),
-        validation=train.take(np.sort(validation)),
-        tune=train.take(np.sort(tune)),
-        calibration=train.take(np.sort(calibration)),
+        train=train.take(at["rest"]),
+        validation=train.take(at["validation"]),
+        tune=train.take(at["tune"]),
+        certify=train.take(at["certify"]),
     )
 
 
-def _read(settings: DataSettings, split: str, data_dir: Path | None) -> Examples:
-    if settings.dataset not in DATASETS:
-        raise ConfigError(f"data.dataset is {settings.dataset!r}. It must be one of {', '.join(sorted(DATASETS))}.")
-    return read_known(settings.dataset, split, data_dir, settings.url)
+def _refuse_shared_groups(train: Examples, test: Examples, what: str) -> None:
+    if train.groups_N is None or test.groups_N is None:
+        return
+    shared = np.intersect1d(train.groups_N, test.groups_N)
+    if len(shared):
+        raise ConfigError(
+            f"{what}: group {shared[0]!s} has rows among the train rows and among the test rows"
+            f"{f', and so have {len(shared) - 1} others' if len(shared) > 1 else ''}."
+        )
+
+
+def _refuse_unseen(train: Examples, parts: list[Examples], what: str) -> None:
+    """A network cannot learn a class that no train row has."""
+    count = max(len(train.classes), *(int(part.labels_N.max()) + 1 for part in parts))
+    seen = np.bincount(train.labels_N, minlength=count) > 0
+    if seen.all():
+        return
+    label = int(np.flatnonzero(~seen)[0])
+    name = f"{train.classes[label]!r}" if train.classes else str(label)
+    rows = sum(int((part.labels_N == label).sum()) for part in parts)
+    hint = "" if train.classes or rows else " Labels are numbered from 0, without gaps."
+    raise ConfigError(f"{what}: class {name} has {rows} rows, none of them in the train split.{hint}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from calibration.baselines import Baseline, derived, each_baseline, rivals, stored
 from calibration.card import model_card
-from calibration.datasets import Examples, divide, load_test, load_train
+from calibration.datasets import Data, Examples, open_data
 from calibration.document import recipe_section
 from calibration.exit_figures import each_exit, each_point, rights, taken
 from calibration.guarantee import Split, kept
@@ -36,18 +36,20 @@ def evaluate(
     write: bool = False,
     latency_rows: int | None = None,
     runtime: str | None = None,
+    data: Data | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measure every exit, every operating point and every baseline on the test split; nothing is chosen by it.
 
     Args:
         bundle_dir: the bundle.
-        data_dir: see `calibration.datasets.load_train`. Test files are opened; train files only where the network has
+        data_dir: see `calibration.datasets.open_data`. Test rows are looked at; train rows only where the network has
             convolutions and the package onnx is here, for the tune rows that scales of the int8 baseline are fixed on.
         plot: where to draw accuracy against cost, a PNG file; reliability diagrams are put beside it.
         write: put `evaluation.json` and the model card `README.md` into the bundle.
         latency_rows: test rows whose time is taken; 0 takes none, None all, or as many as two minutes allow.
         runtime: of the stages; None: what operating point `default` was calibrated with.
+        data: the data that the bundle's provenance names, where they are open already.
         report: takes one line per result.
 
     Returns:
@@ -59,12 +61,12 @@ def evaluate(
     """
     bundle = Bundle(bundle_dir)
     manifest = bundle.manifest
-    settings = recipe_section(bundle, "data", DataSettings)
-    test = load_test(settings, data_dir)
+    rows = data or open_data(recipe_section(bundle, "data", DataSettings), data_dir)
+    test = rows.test
     served = Served(bundle, runtime=runtime or configured(manifest.operating_points["default"].configuration))
     said = served.says(test)
     right_EN = rights(said, test.labels_N)
-    own, left_out = derived(bundle, lambda: _tune_inputs(served, settings, data_dir))
+    own, left_out = derived(bundle, lambda: _tune_inputs(served, rows))
     baselines = [*own, *stored(bundle)]
     result: dict[str, Any] = {
         "bundle": manifest.name,
@@ -118,9 +120,9 @@ def _fresh(baseline: Baseline) -> Callable[[], Callable[[Tensors], object]]:
     return lambda: baseline.load().run
 
 
-def _tune_inputs(served: Served, settings: DataSettings, data_dir: Path | None) -> Tensors:
+def _tune_inputs(served: Served, data: Data) -> Tensors:
     """Only for the scales of the int8 baseline."""
-    return served.inputs(divide(load_train(settings, data_dir), settings).tune)
+    return served.inputs(data.splits.tune)
 
 
 def _report(result: Mapping[str, Any], report: Callable[[str], None]) -> None:

@@ -92,7 +92,7 @@ def stored(bundle_dir: Path, data_dir: Path | None, *, noise: float = 0.0, seed:
         criterion=rule.criterion,
         flops_E=exit_flops(bundle.manifest),
         tune=answers(splits.tune),
-        rows=answers(splits.calibration),
+        rows=answers(splits.certify),
     )
 
 

@@ -116,7 +116,7 @@ class Served:
             if name not in examples.inputs:
                 raise ConfigError(f"The bundle reads {name!r}. The data set has {', '.join(sorted(examples.inputs))}.")
             found = examples.inputs[name]
-            if found.dtype.name != spec.dtype or found.shape[1:] != spec.shape:
+            if found.dtype.name != spec.dtype or not spec.fits(found.shape[1:]):
                 raise ConfigError(
                     f"The data set's {name!r} is {found.dtype.name} {list(found.shape[1:])}. "
                     f"The bundle takes {spec.dtype} {list(spec.shape)}."

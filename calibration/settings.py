@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
@@ -30,15 +32,79 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DataSettings(Strict):
-    """Which data set, and how many rows of its train split are set aside for what."""
+def _size(value: object) -> int | float:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if isinstance(value, float) and 0.0 < value < 1.0:
+        return value
+    raise ValueError("It must be a number of rows, or a share between 0 and 1")
 
-    dataset: str
+
+def _test(value: object) -> int | float | str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return _size(value)
+    except ValueError:
+        raise ValueError("It must be a file, a number of rows, or a share between 0 and 1") from None
+
+
+def _names(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Size = Annotated[int | float, PlainValidator(_size)]
+TestRows = Annotated[int | float | str | None, PlainValidator(_test)]
+Names = Annotated[list[str], BeforeValidator(_names)]
+
+
+class DataSettings(Strict):
+    """Which data set, and how its rows are divided; `docs/data.md` describes the formats and their keys."""
+
+    dataset: str  # one of `calibration.data.known.DATASETS`, or a file, folder or FILE.py:FUNCTION of the user's own
     url: str | None = None  # where to fetch the files from, instead of the known place
-    seed: int = Field(default=0, ge=0)  # of the permutation that divides the train split
-    validation: int = Field(gt=0)
-    tune: int = Field(gt=0)
-    calibration: int = Field(gt=0)
+    seed: int = Field(default=0, ge=0)  # of the permutation that divides the rows
+    validation: Size = 0.1
+    tune: Size = 0.1
+    calibration: Size | None = None  # what `certify` was called before
+    certify: Size | None = None
+    test: TestRows = None  # a file of its own, or how many rows are set aside where the data bring none
+    duplicates: Literal["refuse", "drop"] = "refuse"  # training rows that the test rows hold as well
+    label: str | None = None  # name of the array or column
+    group: str | None = None  # of rows that belong together, such as one person's
+    input: Names | None = None
+    ignore: Names = []
+    size: list[int] | None = None  # of images, height and width
+    mode: Literal["L", "RGB"] | None = None
+    fit: Literal["exact", "stretch", "contain", "cover"] | None = None
+    shape: list[int] | None = None  # of a row of numbers
+    dtype: Literal["uint8", "int64", "float32"] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)  # keyword arguments of the user's function
+
+    @model_validator(mode="before")
+    @classmethod
+    def _certify(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if value.get("certify") is not None and value.get("calibration") is not None:
+            raise ValueError("It has certify and calibration, which are the same. Leave calibration out")
+        if value.get("certify") is None and value.get("calibration") is None:
+            return {**value, "certify": 0.15}
+        return value
+
+    @property
+    def sizes(self) -> dict[str, int | float]:
+        """What is set aside from the train rows, in the order in which it is drawn."""
+        held = self.calibration if self.certify is None else self.certify
+        assert held is not None
+        return {"validation": self.validation, "tune": self.tune, "certify": held}
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are left out at their defaults: a bundle made anew keeps its digest."""
+        full: dict[str, Any] = dump(self)
+        kept = {"dataset", "url", "seed", "validation", "tune"}
+        return {key: value for key, value in full.items() if key in kept or value not in (None, [], {}, "refuse")}
 
 
 class CutSettings(Strict):

@@ -42,6 +42,12 @@ class TensorSpec:
         """The symbolic sizes."""
         return tuple(size for size in self.shape if isinstance(size, str))
 
+    def fits(self, row_shape: Sequence[int]) -> bool:
+        """Whether rows of this shape can be this tensor; any size fits a symbol."""
+        return len(row_shape) == len(self.shape) and all(
+            isinstance(size, str) or size == found for size, found in zip(self.shape, row_shape, strict=True)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.calibrate import calibrate
-from calibration.datasets import Examples, divide, load_train
+from calibration.datasets import Data, Examples, open_data
 from calibration.evaluate import evaluate
 from common.errors import ConfigError
 from training.curves import draw_curves
@@ -45,7 +45,7 @@ def build(
     Args:
         recipe: YAML file.
         out: directory to make.
-        data_dir: see `calibration.datasets.load_train`.
+        data_dir: see `calibration.datasets.open_data`.
         weights: file of `train_weights`, instead of training.
         seed: of weights and batches, instead of the recipe's.
         threads: of torch while training; evaluation always takes one.
@@ -59,11 +59,12 @@ def build(
         BundleError: when the network cannot be packed.
     """
     source = _with_seed(load_recipe(recipe), seed)
-    official = load_train(source.recipe.data, data_dir)
+    data = _checked_data(source, data_dir, quiet)
+    official = data.train
     kept = out.with_name(f"{out.name}.checkpoint.npz")
     with placed(out) as root:
         if weights is None:
-            network, history = _trained(source, official, threads, quiet, kept)
+            network, history = _trained(source, data, threads, quiet, kept)
         else:
             network = make_network(source, official)
             history = load_weights(weights, network, source.recipe)
@@ -73,9 +74,9 @@ def build(
         provenance = _provenance(source, official, history)
         export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
         with progress("calibrate", 0, quiet=quiet) as report:
-            calibrate(root, data_dir, report=report.line)
+            calibrate(root, data=data, report=report.line)
             say_what_does_not_pay(network, root, source.recipe, official, report.line)
-            result = evaluate(root, data_dir, plot=root / "evaluation.png", write=True, report=report.line)
+            result = evaluate(root, data=data, plot=root / "evaluation.png", write=True, report=report.line)
     if weights is None:
         kept.unlink(missing_ok=True)
     return result
@@ -97,19 +98,27 @@ def train_weights(
     check_place(out)
     source = _with_seed(load_recipe(recipe), seed)
     kept = out.with_suffix(".checkpoint.npz")
-    network, history = _trained(source, load_train(source.recipe.data, data_dir), threads, quiet, kept)
+    network, history = _trained(source, _checked_data(source, data_dir, quiet), threads, quiet, kept)
     save_weights(out, network, source.recipe, history)
     draw_curves(history, out.with_suffix(".png"), title=source.recipe.name)
     kept.unlink(missing_ok=True)
     return history
 
 
-def _trained(
-    source: RecipeFile, official: Examples, threads: int, quiet: bool, kept: Path
-) -> tuple[MultiExitNetwork, History]:
+def _checked_data(source: RecipeFile, data_dir: Path | None, quiet: bool) -> Data:
+    """The recipe's data, looked at before anything is trained."""
+    data = open_data(source.recipe.data, data_dir, source.folder)
+    data.check()
+    with progress("data", 0, quiet=quiet) as report:
+        rows = ", ".join(f"{name} {count:,}" for name, count in data.describe().items())
+        report.line(f"rows of {source.recipe.data.dataset}: {rows}")
+    return data
+
+
+def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Path) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
-    network = make_network(source, official)
-    splits = divide(official, source.recipe.data)
+    network = make_network(source, data.train)
+    splits = data.splits
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
         history = train(

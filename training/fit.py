@@ -52,7 +52,7 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
         mask=exits.mask,
         inputs=tuple(rows),
         classes=settings.classes or data.classes or None,
-        image=_image(rows, settings),
+        image=_image(rows, settings, data.fit),
         max_tensors=exits.max_tensors,
     )
 
@@ -63,7 +63,10 @@ def _arguments(model: nn.Module, rows: Rows) -> Sequence[Tensor] | Mapping[str, 
         return tuple(rows.values())
     names = [p.name for p in inspect.signature(model.forward).parameters.values()]
     if not set(rows) <= set(names):
-        raise ConfigError(f"The network's forward takes {', '.join(names)}. The data set has {', '.join(rows)}.")
+        raise ConfigError(
+            f"The network's forward takes {', '.join(names)}. The data set has {', '.join(rows)}. "
+            "data.input lists those that it gets, named as forward names them."
+        )
     return rows
 
 
@@ -108,15 +111,15 @@ def _scale(model: nn.Module, names: list[str], name: str, tensor: Tensor, settin
     model.register_forward_pre_hook(scaled, with_kwargs=True)
 
 
-def _image(rows: Rows, settings: ModelSettings) -> ImageSpec | None:
+def _image(rows: Rows, settings: ModelSettings, fit: str) -> ImageSpec | None:
     """How a door turns an image file into the input, when the only input is an image of bytes."""
     shapes = [(name, tuple(t.shape[1:])) for name, t in rows.items() if t.dtype == torch.uint8 and t.ndim == 4]
-    how = settings.image.model_dump() if settings.image is not None else {}
+    how = {"fit": fit} | (settings.image.model_dump() if settings.image is not None else {})
     for name, (a, b, c) in shapes if len(rows) == 1 else []:
         if a in (1, 3):
             return ImageSpec(tensor=name, mode="RGB" if a == 3 else "L", size=(b, c), layout="CHW", **how)
         if c in (1, 3):
             return ImageSpec(tensor=name, mode="RGB" if c == 3 else "L", size=(a, b), layout="HWC", **how)
-    if how:
+    if settings.image is not None:
         raise ConfigError("model.image has no effect: the data are no images of bytes with 1 or 3 channels.")
     return None

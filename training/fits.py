@@ -38,10 +38,7 @@ def _check_split(network: MultiExitNetwork, name: str, split: Examples) -> None:
         if spec.name not in split.inputs:
             raise ConfigError(f"The network reads {spec.name!r}. The data set has {', '.join(sorted(split.inputs))}.")
         found = split.inputs[spec.name]
-        fits = len(spec.shape) == found.ndim - 1 and all(
-            isinstance(wanted, str) or wanted == size for wanted, size in zip(spec.shape, found.shape[1:], strict=True)
-        )
-        if found.dtype.name != spec.dtype or not fits:
+        if found.dtype.name != spec.dtype or not spec.fits(found.shape[1:]):
             raise ConfigError(
                 f"The data set's {spec.name!r} is {found.dtype.name} {list(found.shape[1:])}. "
                 f"The network takes {spec.dtype} {list(spec.shape)}."

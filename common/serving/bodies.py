@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 
 from common.errors import BundleError, Malformed, TooLarge, Unprocessable, UnsupportedType
+from common.images import JPEG, PNG, is_small, media_type_of, pixels_of, read_image
 from common.limits import Limits
 from common.manifest import ImageSpec, Manifest
 from common.serving.admission import admit, bucket_sizes, check_rows, check_shape, pad, typed
-from common.serving.images import JPEG, PNG, is_small, media_type_of, pixels_of, read_image
 from common.serving.json_body import JsonBody
 from common.serving.multipart import Part, read_parts
 from common.serving.npy import MAGIC, read_npy

@@ -50,7 +50,7 @@ def test_what_is_recorded_is_what_the_certify_split_gives(tiny: Path, data: Path
     calibrate(tiny, data)
     bundle = Bundle(tiny)
     settings = DataSettings(**recipe()["data"])
-    rows = divide(load_train(settings, data), settings).calibration
+    rows = divide(load_train(settings, data), settings).certify
     criterion = CRITERIA["max-probability"]
     default = bundle.manifest.operating_points["default"]
     scores = ExitScores.of(Served(bundle).says(rows), Rule.of(bundle.manifest, default))
@@ -76,8 +76,8 @@ def test_no_certify_row_has_a_say_in_what_is_not_certified(tmp_path: Path, data:
         ],
     )
     tune = Split(examples=splits.tune, said=served.says(splits.tune))
-    held_out = Split(examples=splits.calibration, said=served.says(splits.calibration))
-    turned = replace(held_out, examples=replace(splits.calibration, labels_N=splits.calibration.labels_N * 0))
+    held_out = Split(examples=splits.certify, said=served.says(splits.certify))
+    turned = replace(held_out, examples=replace(splits.certify, labels_N=splits.certify.labels_N * 0))
     made = []
     for certify in (held_out, turned):
         points = make_points(served, wanted.all_points(), wanted, tune, certify, tune, lambda text: None)
@@ -139,7 +139,7 @@ def test_rows_that_were_trained_on_change_nothing(tiny: Path, tmp_path: Path) ->
     other = np.concatenate([order[:100], order[800:]])  # validation, and what is left for training
 
     images = official.inputs["image"][:, 0].copy()
-    images[other] = 0
+    images[other] = 255 - images[other]  # other rows, and still no two alike
     write_idx(folder / "train-images-idx3-ubyte.gz", images)
     assert calibrate(tiny, folder) == digest
 
@@ -211,6 +211,7 @@ def test_a_bundle_without_a_recipe_is_refused(tmp_path: Path, data: Path) -> Non
 def test_data_of_another_shape_are_refused(tiny: Path, tmp_path: Path) -> None:
 
     folder = write_data(tmp_path / "data")
-    write_idx(folder / "train-images-idx3-ubyte.gz", np.zeros((1200, 9, 8), np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, (1200, 9, 8)).astype(np.uint8)
+    write_idx(folder / "train-images-idx3-ubyte.gz", images)
     with pytest.raises(ConfigError, match=r"'image' is uint8 \[1, 9, 8\]. The bundle takes uint8 \[1, 8, 8\]"):
         calibrate(tiny, folder)

@@ -18,13 +18,13 @@ def test_parts_of_the_train_split_share_no_row(tmp_path: Path) -> None:
         inputs={"image": np.arange(200)}, labels_N=official.labels_N, sha256=official.sha256
     )  # rows that can be told apart
     splits = divide(numbered, SETTINGS)
-    parts = [part.inputs["image"] for part in (splits.train, splits.validation, splits.tune, splits.calibration)]
+    parts = [part.inputs["image"] for part in (splits.train, splits.validation, splits.tune, splits.certify)]
     assert [len(part) for part in parts] == [140, 10, 20, 30]
     assert sorted(np.concatenate(parts)) == list(range(200))
     again = divide(numbered, SETTINGS)
-    assert np.array_equal(again.calibration.inputs["image"], parts[3])
+    assert np.array_equal(again.certify.inputs["image"], parts[3])
     other = divide(numbered, SETTINGS.model_copy(update={"seed": 4}))
-    assert not np.array_equal(other.calibration.inputs["image"], parts[3])
+    assert not np.array_equal(other.certify.inputs["image"], parts[3])
 
 
 def test_some_rows_must_be_left_to_train_on(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_certificate_says_what_the_rows_say(tiny: Path, data: Path, risk: st
     calibrate(tiny, data, guarantee=wanted(0.1, risk=risk))
     bundle, point = Bundle(tiny), point_of(tiny)
     settings = DataSettings(**recipe()["data"])
-    rows = divide(load_train(settings, data), settings).calibration
+    rows = divide(load_train(settings, data), settings).certify
     served = Served(bundle)
     said = served.says(rows)
     scores = ExitScores.of(said, Rule.of(bundle.manifest, bundle.manifest.operating_points["guaranteed"]))

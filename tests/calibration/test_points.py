@@ -83,7 +83,7 @@ def test_a_tier_answers_what_was_measured(made: Path, data: Path) -> None:
 def test_certified_losses_are_those_of_the_rows(made: Path, data: Path) -> None:
     bundle = Bundle(made)
     settings = DataSettings(**recipe()["data"])
-    rows = divide(load_train(settings, data), settings).calibration
+    rows = divide(load_train(settings, data), settings).certify
     said = Served(bundle).says(rows)
     for name in ("sure", "sure-patience"):
         point = bundle.manifest.operating_points[name]

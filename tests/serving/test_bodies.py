@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from common.errors import BundleError, RequestError, TooLarge, UnsupportedType
+from common.images import JPEG, PNG
 from common.limits import Limits
 from common.serving.bodies import JSON, MULTIPART, NPY, Bodies, Parsed, check_point
-from common.serving.images import JPEG, PNG
 from common.serving.options import Options
 from common.types import Array
 from tests.serving.doors import digits, document, manifest_of, texts

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.errors import Malformed, RequestError, TooLarge
+from common.images import JPEG, PNG, is_small, media_type_of, read_image
 from common.manifest import ImageSpec
-from common.serving.images import JPEG, PNG, is_small, media_type_of, read_image
 from common.types import Array
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20  # height 3, width 4

@@ -1,0 +1,215 @@
+"""Every format of rows, from a recipe of a few lines to a bundle that is evaluated and calibrated again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from calibration.calibrate import calibrate
+from calibration.evaluate import evaluate
+from common.bundle import Bundle
+from common.errors import ConfigError
+from tests.synthetic import write_data
+from training.build import build
+
+MODELS = """
+import torch
+from torch import nn
+
+
+class Images(nn.Module):
+    def __init__(self, channels=1, classes=10):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(channels, 4, 3, stride=2, padding=1), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+        self.classify = nn.Linear(4, classes)
+
+    def forward(self, pixels):
+        return self.classify(self.b(self.a(pixels)).mean((2, 3)))
+
+
+class Numbers(nn.Module):
+    def __init__(self, features=4, classes=3):
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(features, 16), nn.ReLU())
+        self.b = nn.Sequential(nn.Linear(16, 16), nn.ReLU())
+        self.classify = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.classify(self.b(self.a(x)))
+
+
+class Windows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv1d(2, 8, 3, padding=1), nn.ReLU())
+        self.b = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())
+        self.classify = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.classify(self.b(self.a(x)).mean(2))
+
+
+class Texts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 8)
+        self.a = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.b = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.classify = nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask):
+        real = attention_mask.unsqueeze(2).to(torch.float32)
+        x = self.b(self.a(self.embed(input_ids)))
+        return self.classify((x * real).sum(1) / real.sum(1).clamp(min=1))
+"""
+
+LOAD = """
+import numpy as np
+
+
+def load(rows=400):
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 20, rows)
+    labels = random.integers(0, 2, rows)
+    mask = np.arange(20) < lengths[:, None]
+    ids = np.where(mask, random.integers(1, 25, (rows, 20)) + 25 * labels[:, None], 0)
+    first = {"input_ids": ids[:300], "attention_mask": mask[:300].astype(np.int64)}
+    second = {"input_ids": ids[300:], "attention_mask": mask[300:].astype(np.int64)}
+    return {"train": (first, labels[:300]), "test": (second, labels[300:]), "classes": ["dull", "fine"]}
+"""
+
+
+def numbers(rows: int, shape: tuple[int, ...], classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Rows around one centre per class."""
+    labels = np.arange(rows) % classes
+    noise = np.random.default_rng(rows).normal(size=(rows, *shape))
+    centres = np.random.default_rng(1).normal(size=(classes, *shape))
+    return (centres[labels] + 0.3 * noise).astype(np.float32), labels
+
+
+def fashion(folder: Path) -> dict[str, Any]:
+    write_data(folder / "fashion-mnist", train=500, test=100)
+    return {"model": {"factory": "./nets.py:Images"}, "data": {"dataset": "fashion-mnist"}}
+
+
+def cifar(folder: Path) -> dict[str, Any]:
+    random = np.random.default_rng(6)
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        rows = random.integers(0, 256, (80, 3073)).astype(np.uint8)
+        rows[:, 0] = np.arange(80) % 10
+        (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    model = {"factory": "./nets.py:Images", "options": {"channels": 3}, "mean": [0.5], "std": [0.25]}
+    return {"model": model, "data": {"dataset": "cifar-10"}}
+
+
+def folder_of_images(folder: Path) -> dict[str, Any]:
+    random = np.random.default_rng(7)
+    for label, name in enumerate(("ant", "bee")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for k in range(150):
+            pixels = np.clip(random.normal(60 + 120 * label, 30, (8, 8, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{k}.png")
+    model = {"factory": "./nets.py:Images", "options": {"channels": 3, "classes": 2}}
+    return {"model": model, "data": {"dataset": "./photos"}}
+
+
+def npz(folder: Path) -> dict[str, Any]:
+    x, y = numbers(400, (2, 16))
+    np.savez(folder / "windows.npz", signal=x, label=y, person=np.arange(400) // 10)
+    return {"model": "./nets.py:Windows", "data": {"dataset": "./windows.npz", "group": "person"}}
+
+
+def csv(folder: Path) -> dict[str, Any]:
+    for name, count in (("rows", 400), ("more", 80)):
+        x, y = numbers(count, (4,))
+        lines = [
+            ",".join([*(f"{v:.6f}" for v in row), "red green blue".split()[label]])
+            for row, label in zip(x, y, strict=True)
+        ]
+        (folder / f"{name}.csv").write_text("\n".join(["a,b,c,d,colour", *lines]))
+    return {"model": "./nets.py:Numbers", "data": {"dataset": "./rows.csv", "test": "./more.csv", "label": "colour"}}
+
+
+def txt(folder: Path) -> dict[str, Any]:
+    random = np.random.default_rng(8)
+    lines = []
+    for k in range(400):
+        ids = random.integers(1 + 25 * (k % 2), 25 + 25 * (k % 2), random.integers(2, 12))
+        lines.append(" ".join(["bad good".split()[k % 2], *map(str, ids)]))
+    (folder / "texts.txt").write_text("\n".join(lines))
+    return {"model": "./nets.py:Texts", "data": {"dataset": "./texts.txt"}}
+
+
+def function(folder: Path) -> dict[str, Any]:
+    (folder / "rows.py").write_text(LOAD)
+    return {"model": "./nets.py:Texts", "data": {"dataset": "./rows.py:load", "options": {"rows": 420}}}
+
+
+def write_recipe(folder: Path, sections: dict[str, Any]) -> Path:
+    (folder / "nets.py").write_text(MODELS)
+    training = {"epochs": 8, "batch_size": 32, "learning_rate": 0.02}
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({"name": "own", "exits": {"at": 2}, "training": training} | sections)
+    )
+    return folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("write", "named", "inputs", "classes", "least"),
+    [
+        (fashion, True, {"image": (1, 8, 8)}, "Ankle boot", 0.0),
+        (cifar, True, {"image": (3, 32, 32)}, "truck", 0.0),
+        (folder_of_images, False, {"image": (3, 8, 8)}, "bee", 0.9),
+        (npz, False, {"signal": (2, 16)}, "2", 0.8),
+        (csv, False, {"x": (4,)}, "red", 0.9),
+        (txt, False, {"input_ids": ("tokens",), "attention_mask": ("tokens",)}, "good", 0.9),
+        (function, False, {"input_ids": ("tokens",), "attention_mask": ("tokens",)}, "fine", 0.9),
+    ],
+)
+def test_from_rows_to_a_bundle(
+    tmp_path: Path, write: Any, named: bool, inputs: dict[str, Any], classes: str, least: float
+) -> None:
+    recipe = write_recipe(tmp_path, write(tmp_path))
+    out = tmp_path / "out"
+    result = build(recipe, out, tmp_path if named else None, threads=1, quiet=True)
+    assert result["operating_points"]["full"]["accuracy"] >= least
+    bundle = Bundle(out)
+    bundle.verify()
+    manifest = bundle.manifest
+    assert {name: manifest.tensors[name].shape for name in manifest.inputs} == inputs
+    assert manifest.classes[-1] == classes
+    for path in out.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+
+    again = evaluate(out, tmp_path, latency_rows=0)
+    assert again["operating_points"] == result["operating_points"] and again["data_sha256"] == result["data_sha256"]
+    assert calibrate(out, tmp_path) == bundle.digest
+
+
+def test_rows_that_changed_are_noticed(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, function(tmp_path))
+    build(recipe, tmp_path / "out", threads=1, quiet=True)
+    digest = Bundle(tmp_path / "out").digest
+    (tmp_path / "rows.py").write_text(LOAD.replace("default_rng(0)", "default_rng(1)"))
+    with pytest.raises(ConfigError, match="train files differ from those that the bundle was trained on"):
+        calibrate(tmp_path / "out", tmp_path)
+    assert Bundle(tmp_path / "out").digest == digest
+
+
+@pytest.mark.parametrize("write", [npz, csv, txt])
+def test_wrong_rows_leave_nothing_behind(tmp_path: Path, write: Any) -> None:
+    sections = write(tmp_path)
+    path = tmp_path / sections["data"]["dataset"]
+    path.write_bytes(path.read_bytes()[:-7] + b"\n1,2,3")
+    recipe = write_recipe(tmp_path, sections)
+    before = sorted(one.name for one in tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=path.name) as caught:
+        build(recipe, tmp_path / "out", quiet=True)
+    assert "\n" not in str(caught.value)
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
