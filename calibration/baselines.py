@@ -83,10 +83,13 @@ def stored(bundle: Bundle) -> list[Baseline]:
     except ValueError as error:
         raise BundleError(f"{path} is not valid JSON: {error}.") from None
     try:
-        entries = parse_section(StoredFile, document, str(path)).baselines
+        file = parse_section(StoredFile, document, str(path))
     except ConfigError as error:
         raise BundleError(str(error)) from None
-    return [_read(bundle, entry) for entry in entries]
+    trained, own = (of.get("train_sha256") for of in (file.data, bundle.manifest.provenance.get("data") or {}))
+    if trained is not None and own is not None and trained != own:
+        raise BundleError(f"{path} is of networks that were trained on other train files than the bundle.")
+    return [_read(bundle, entry) for entry in file.baselines]
 
 
 def derived(bundle: Bundle, tune: Callable[[], Tensors]) -> tuple[list[Baseline], dict[str, str]]:

@@ -12,6 +12,7 @@ from calibration.calibrate import calibrate
 from calibration.datasets import Data, Examples, open_data
 from calibration.evaluate import evaluate
 from common.errors import ConfigError
+from training.baselines import add_baselines, checkpoint_of, planned
 from training.curves import draw_curves
 from training.export import export
 from training.history import History
@@ -34,6 +35,7 @@ def build(
     *,
     weights: Path | None = None,
     seed: int | None = None,
+    baselines: bool = False,
     threads: int = 2,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def build(
         data_dir: see `calibration.datasets.open_data`.
         weights: file of `train_weights`, instead of training.
         seed: of weights and batches, instead of the recipe's.
+        baselines: also train networks without exits, and put them beside the bundle.
         threads: of torch while training; evaluation always takes one.
         quiet: report nothing on stderr.
 
@@ -62,6 +65,7 @@ def build(
     data = _checked_data(source, data_dir, quiet)
     official = data.train
     kept = out.with_name(f"{out.name}.checkpoint.npz")
+    plan = planned(source, official) if baselines else []
     with placed(out) as root:
         if weights is None:
             network, history = _trained(source, data, threads, quiet, kept)
@@ -76,9 +80,12 @@ def build(
         with progress("calibrate", 0, quiet=quiet) as report:
             calibrate(root, data=data, report=report.line)
             say_what_does_not_pay(network, root, source.recipe, official, report.line)
+        if plan:
+            add_baselines(data, root, plan, kept=out, threads=threads, quiet=quiet)
+        with progress("evaluate", 0, quiet=quiet) as report:
             result = evaluate(root, data=data, plot=root / "evaluation.png", write=True, report=report.line)
-    if weights is None:
-        kept.unlink(missing_ok=True)
+    for file in ([kept] if weights is None else []) + [checkpoint_of(one, out) for one in plan]:
+        file.unlink(missing_ok=True)
     return result
 
 

@@ -42,6 +42,11 @@ class ModelSettings(Sparse):
     image: ImageSettings | None = None
 
 
+def _named(value: object) -> object:
+    """A factory alone stands for a model."""
+    return {"factory": value} if isinstance(value, str) else value
+
+
 class HeadSection(Strict):
     """An exit head; see `training.heads.HeadSettings`."""
 
@@ -64,6 +69,24 @@ class ExitSettings(Strict):
     keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`
 
 
+class BaselineSettings(Strict):
+    """A network without exits that `offramp build --baselines` trains, to compare with."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    model: ModelSettings | None = None  # left out, the recipe's
+    options: dict[str, Any] = Field(default_factory=dict)  # beside and instead of the model's own
+    epochs: int | None = Field(default=None, gt=0)  # left out, those of the bundle's backbone
+
+    _factory_alone = field_validator("model", mode="before")(_named)
+
+
+class CardSettings(Strict):
+    """What only its maker can say of a network, for the model card."""
+
+    use: str | None = None  # what it is for
+    limits: str | None = None  # where it is known to fail
+
+
 class Recipe(Sparse):
     """How a bundle is made, from data to thresholds."""
 
@@ -75,11 +98,10 @@ class Recipe(Sparse):
     training: TrainingSection
     cuts: CutSettings = CutSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    baselines: list[BaselineSettings] | None = None  # left out, see `training.baselines`
+    card: CardSettings | None = None
 
-    @field_validator("model", mode="before")
-    @classmethod
-    def _factory_alone(cls, value: object) -> object:
-        return {"factory": value} if isinstance(value, str) else value
+    _factory_alone = field_validator("model", mode="before")(_named)
 
     @field_validator("exits", mode="before")
     @classmethod

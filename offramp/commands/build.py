@@ -21,6 +21,9 @@ def build(
         Path | None, typer.Option(metavar="FILE.npz", help="Weights from `offramp train`, instead of training.")
     ] = None,
     seed: Seed = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also train networks without exits, to compare with.")
+    ] = False,
     threads: Threads = 2,
     quiet: Quiet = False,
     json: Json = False,
@@ -31,7 +34,7 @@ def build(
     from offramp.commands.evaluate import show
     from training.build import build as make
 
-    result = make(recipe, out, data_dir, weights=weights, seed=seed, threads=threads, quiet=quiet)
+    result = make(recipe, out, data_dir, weights=weights, seed=seed, baselines=baselines, threads=threads, quiet=quiet)
     show(result, json)
 
 

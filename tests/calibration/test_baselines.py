@@ -13,7 +13,7 @@ from calibration.one_graph import OneGraph, join_stages
 from calibration.served import Served
 from calibration.settings import CutSettings
 from calibration.whole import Whole
-from common.bundle import Bundle
+from common.bundle import Bundle, write_manifest
 from common.errors import BundleError, ConfigError
 from common.types import Tensors
 from tests.networks import write_skip
@@ -108,6 +108,14 @@ def test_stored_networks_are_verified(tmp_path: Path) -> None:
         store(root, **changes)
         with pytest.raises(BundleError, match=said):
             stored(Bundle(root))
+    store(root)
+    document = json.loads((root / "manifest.json").read_text())
+    document["provenance"]["data"] = {"train_sha256": {"a": "0"}}
+    write_manifest(root, document)
+    text = (root / "baselines.json").read_text().replace('"data": {}', '"data": {"train_sha256": {"a": "1"}}')
+    (root / "baselines.json").write_text(text)
+    with pytest.raises(BundleError, match="trained on other train files"):
+        stored(Bundle(root))
     (root / "baselines.json").write_text("{")
     with pytest.raises(BundleError, match=r"baselines\.json is not valid JSON"):
         stored(Bundle(root))
