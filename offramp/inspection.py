@@ -84,6 +84,7 @@ def _cut(m: Manifest, number: int) -> Document:
     ]
     return {
         "cut": number,  # lies behind the stage of this number
+        "forward": "input" if number in m.input_cuts else "activations",
         "tensors": tensors,
         "raw_bytes": _sum(tensor["raw_bytes"] for tensor in tensors),
         "coded_bytes_at_most": _sum(tensor["coded_bytes_at_most"] for tensor in tensors),

@@ -49,9 +49,11 @@ def _tables(document: dict[str, Any]) -> list[tuple[str, list[str], list[list[st
         [
             f"{cut['cut']} | {cut['cut'] + 1}",
             _shapes(cut["tensors"]),
-            ", ".join(dict.fromkeys(_codec(tensor) for tensor in cut["tensors"])),
+            "the input itself"
+            if cut["forward"] == "input"
+            else ", ".join(dict.fromkeys(_codec(tensor) for tensor in cut["tensors"])),
             _or_dash(cut["raw_bytes"]),
-            _or_dash(cut["coded_bytes_at_most"]),
+            "-" if cut["forward"] == "input" else _or_dash(cut["coded_bytes_at_most"]),
         ]
         for cut in document["cuts"]
     ]

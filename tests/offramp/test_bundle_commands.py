@@ -9,7 +9,7 @@ import offramp
 from common.bundle import Bundle
 from common.errors import BundleError
 from offramp.cli import main
-from tests.networks import write_skip
+from tests.networks import edit_manifest, write_skip
 from tests.synthetic import write_data, write_tiny
 from tests.training.nets import small, write_recipe
 
@@ -45,6 +45,18 @@ def test_inspect_json_is_stable(tmp_path: Path, capsys: Captured) -> None:
     assert first["raw_bytes"] == 4 * sum(elements)
     assert sum(elements) < first["coded_bytes_at_most"] < 4 * sum(elements) + 200
     assert document["operating_points"]["full"]["thresholds"] == [None, None, 0.0]
+
+
+def test_inspect_tells_where_the_input_travels_instead(tmp_path: Path, capsys: Captured) -> None:
+    bundle, _ = write_skip(tmp_path / "net", codec="u8")
+    document = json.loads((bundle.root / "manifest.json").read_text())
+    document["cuts"][0]["forward"] = "input"
+    edit_manifest(bundle.root, cuts=document["cuts"])
+    assert main(["inspect", str(bundle.root)]) == 0
+    assert capsys.readouterr().out.count("the input itself") == 1
+    assert main(["inspect", str(bundle.root), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["cuts"]
+    assert [cut["forward"] for cut in found] == ["input", "activations", "activations"]
 
 
 def test_inspect_wants_every_file_as_it_was(tmp_path: Path, capsys: Captured) -> None:
