@@ -136,7 +136,7 @@ def test_what_is_shared_with_a_frozen_part_stays(splits: Splits) -> None:
     network = MultiExitNetwork(stages, inputs=[TensorSpec(name="x", dtype="float32", shape=(6,))], classes=list("abc"))
     x = torch.randn(60, 6)
     rows = Examples(inputs={"x": x.numpy()}, labels_N=x[:, :3].argmax(1).numpy(), sha256={})
-    splits = Splits(train=rows, validation=rows, tune=rows, calibration=rows)
+    splits = Splits(train=rows, validation=rows, tune=rows, certify=rows)
     _, states = _run(network, splits, _given(LayerWiseTraining))
     assert _changed(states[1], states[2]) == {"heads.1"}
 
