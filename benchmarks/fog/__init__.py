@@ -1,6 +1,6 @@
 """Three tiers behind emulated links, beside what one could do instead of early exits.
 
-`python -m benchmarks fog` measures the whole map; `python -m benchmarks.fog.run --minutes 4` as many of its cells as
+`python -m benchmarks fog` measures the whole map; `python -m benchmarks.fog.map --minutes 4` as many of its cells as
 fit, and goes on from there the next time.
 """
 
@@ -11,15 +11,13 @@ from benchmarks.results import Document
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    from benchmarks.fog import run as measuring
+    from benchmarks.fog import map as measuring
 
-    document = measuring.run(quick=quick)
-    assert document is not None
-    return document
+    return measuring.run(quick=quick)
 
 
 def tables(document: Document) -> str:
     """The page's tables."""
-    from benchmarks.fog.tables import tables as of
+    from benchmarks.fog.page import tables as of
 
     return of(document)

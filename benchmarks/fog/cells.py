@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ MBITS = (1, 10, 100, 1000)
 ROUND_TRIPS_MS = (1, 10, 100)
 SHARES = (0.1, 0.25)
 LOADS = {"moderate": 0.5, "high": 0.85}  # of what the device alone can answer
-_HOPELESS = 1.5  # a way that cannot be this close to the device alone is not tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class Times:
     try_s: float
     requests: int  # of each contender, in all rounds together, at least
     rounds: int
-    least_s: float = 2.0  # of a round
+    least_s: float = 3.0  # of a round
     warm_s: float = 0.5
 
     def seconds(self, rate: float) -> float:
@@ -58,23 +57,44 @@ class Times:
         return max(self.requests / self.rounds / rate, self.least_s)
 
 
-def measure(place: Place, field: Field, cell: Cell, capacity: float, times: Times) -> dict[str, Any]:
-    """One cell: try every way shortly, then measure the best of each kind with the same requests, by turns."""
+def measure(
+    place: Place, field: Field, cell: Cell, capacity: float, times: Times, alone: dict[str, Lists]
+) -> dict[str, Any]:
+    """One cell: try every way shortly, then measure the best of each kind with the same requests, by turns.
+
+    Args:
+        place: where everything runs.
+        field: what is tried.
+        cell: links and load.
+        capacity: requests per second that the device alone can answer.
+        times: how long.
+        alone: what was measured of ways that no link touches, so that it holds for every cell of this share and load;
+            filled here.
+    """
     place.network.shape(cell.mbit * 1e6, cell.round_trip_ms / 1e3)
     rate = capacity * LOADS[cell.load]
-    trials = _trials(place, field, cell, rate, times)
+
+    def ask(way: Way, seed: int, seconds: float) -> Lists:
+        key = f"{cell.load}, {way.name}, {way.point}, {seed}"
+        if key in alone:
+            return alone[key]
+        lists = place.ask(way, rate=rate, seconds=seconds, warm=times.warm_s, seed=seed)
+        if set(way.stages) == {"device"}:
+            alone[key] = lists
+        return lists
+
+    trials = _trials(field, cell, lambda way: ask(way, 1, times.try_s))
     splits = {way.name: trials[way] for way in field.splits if way in trials}
-    static = _named(field.splits, least_regret(splits)) if splits else field.splits[0]
+    static = _named(field.splits, least_regret(splits)) if splits else field.splits[-1]
     ours = _named(field.offramp, least_regret({way.name: trials[way] for way in field.offramp if way in trials}))
-    contenders = {"device alone": field.device, "compressed input to the cloud": field.cloud, "static split": static}
-    contenders |= {"offramp": ours}
+    others = {"device alone": field.device, "compressed input to the cloud": field.cloud, "static split": static}
+    contenders = {**others, "offramp": ours}
     rounds: dict[str, list[Lists]] = {name: [] for name in contenders}
     for number in range(times.rounds):
         for name in sorted(contenders, reverse=bool(number % 2)):
-            asked = {"rate": rate, "seconds": times.seconds(rate), "warm": times.warm_s, "seed": 100 + number}
-            rounds[name].append(place.ask(contenders[name], **asked))
+            rounds[name].append(ask(contenders[name], 100 + number, times.seconds(rate)))
     whole = {name: joined(each) for name, each in rounds.items()}
-    others = {name: whole[name] for name in ("device alone", "compressed input to the cloud", "static split")}
+    rivals = {name: whole[name] for name in others}
     return {
         "links": {to: place.network.check(to) for to in ("edge", "cloud")},
         "rate": rate,
@@ -82,22 +102,24 @@ def measure(place: Place, field: Field, cell: Cell, capacity: float, times: Time
         "stages": ours.stages | ({"forward": "input"} if ours.layout.inputs else {}),
         "tried": {f"{way.name}, {way.point}": summary(lists) for way, lists in trials.items()},
         "numbers": {name: summary(lists) for name, lists in whole.items()},
-        "gains": compare(whole["offramp"], others),
-        "fixed": summary(trials[field.fixed]) if field.fixed in trials else None,
-        "forwarded_gains": _forwarded(whole["offramp"], others),
+        "gains": compare(whole["offramp"], rivals),
+        "fixed": summary(trials[field.fixed]),
+        "forwarded_gains": _forwarded(whole["offramp"], rivals),
     }
 
 
-def _trials(place: Place, field: Field, cell: Cell, rate: float, times: Times) -> dict[Way, Lists]:
-    """Every way for a short while, but those whose round trips alone exceed what the device needs for everything."""
-    asked = {"rate": rate, "seconds": times.try_s, "warm": times.warm_s, "seed": 1}
-    trials = {field.device: place.ask(field.device, **asked)}
-    slowest = summary(trials[field.device])["p99"] * _HOPELESS
+def _trials(field: Field, cell: Cell, ask: Callable[[Way], Lists]) -> dict[Way, Lists]:
+    """Every way for a short while, but where every request crosses a link for longer than the device needs at worst.
+
+    "At worst" is the p99 of all stages with exits on the device, which then beats such a way in every number.
+    """
+    alone = field.offramp[0]
+    trials = {alone: ask(alone)}
+    slowest = summary(trials[alone])["p99"]
     for way in (*field.offramp, *field.splits):
-        always = way.hops or (way in field.splits and len(way.stages) > 1)
-        crossed = (max(way.hops, 1) if always else 0) * cell.round_trip_ms
-        if crossed < slowest and way not in trials:
-            trials[way] = place.ask(way, **asked)
+        crossed = cell.round_trip_ms * (max(way.hops, 1) if way.hops or way in field.splits else 0)
+        if crossed <= slowest and way not in trials:
+            trials[way] = ask(way)
     return trials
 
 

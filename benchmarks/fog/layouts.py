@@ -84,6 +84,9 @@ class Field:
 def field(stages: int, *, inputs: bool, point: str) -> Field:
     """Every way that is tried.
 
+    Edge and cloud are as quick as each other here, so that one link more can only cost: the cloud has a share only
+    where every tier has one, and where everything runs there.
+
     Args:
         stages: of the bundle, at least 3.
         inputs: whether forwarding the compressed input is worth a try.
@@ -92,18 +95,19 @@ def field(stages: int, *, inputs: bool, point: str) -> Field:
     alone = Layout(counts=(stages,))
     edges = [Layout(counts=(k, stages - k)) for k in range(1, stages)]
     three = Layout(counts=(1, 1, stages - 2))
-    shared = [*edges, three]
-    copies = [Layout(counts=each.counts, inputs=True) for each in shared] if inputs else []
-    entries = [(each, "device") for each in shared] + [(edges[0], "edge"), (three, "edge")]
-    more = [(each, "device") for each in copies] + [(each, "edge") for each in copies[-1:]]
-    splits = [Way(layout=each, entry=entry) for each, entry in entries]
-    exits = [(alone, "device"), *entries, *more, (three, "cloud")]
+    splits = [*((each, "device") for each in edges), (edges[0], "edge")]
+    copies = [Layout(counts=each.counts, inputs=True) for each in (edges[0], three)] if inputs else []
+    exits = [alone, edges[0], three, *copies]
     return Field(
-        layouts=(alone, *shared, *copies),
+        layouts=(alone, *edges, three, *copies),
         device=Way(layout=alone),
         cloud=Way(layout=three, entry="cloud"),
-        splits=tuple(splits),
-        offramp=tuple(Way(layout=each, entry=entry, point=point) for each, entry in exits),
+        splits=tuple(Way(layout=each, entry=entry) for each, entry in splits),
+        offramp=(
+            *(Way(layout=each, point=point) for each in exits),
+            Way(layout=edges[0], entry="edge", point=point),
+            Way(layout=three, entry="cloud", point=point),
+        ),
         fixed=Way(layout=three, point=point),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.fog.cells import MBITS, ROUND_TRIPS_MS, SHARES, Cell
 from benchmarks.fog.numbers import OVERALL
-from benchmarks.fog.tables import WIN
+from benchmarks.fog.page import WIN
 from benchmarks.results import Document
 
 SHAPE = (len(SHARES), len(OVERALL))
@@ -24,6 +24,8 @@ def draw(axes: Any, document: Document) -> None:
             axis.imshow(gains, cmap="RdYlGn", norm=LogNorm(0.5, 2.0), aspect="auto", origin="lower")
             for y, row in enumerate(gains):
                 for x, gain in enumerate(row):
+                    if gain != gain:
+                        continue  # not measured
                     axis.text(x, y, f"{gain:.2f}x", ha="center", va="center", fontsize=8)
                     if gain >= WIN:
                         axis.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, fill=False, linewidth=1.4))

@@ -1,3 +1,5 @@
+import importlib
+import inspect
 import json
 import os
 import socket
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks import plots
-from benchmarks.fog import cells, namespaces, tables
-from benchmarks.fog.layouts import FULL, bundles, field
+from benchmarks.__main__ import NAMES
+from benchmarks.fog import cells, namespaces, page
+from benchmarks.fog.layouts import FULL, Way, bundles, field
 from benchmarks.fog.line import Line
 from benchmarks.fog.links import Links
 from benchmarks.fog.load import lists
@@ -155,19 +158,63 @@ def test_the_copy_that_forwards_inputs_is_a_bundle(monkeypatch: pytest.MonkeyPat
     assert copy.stage_bytes(2) == Bundle(MNIST).stage_bytes(2)
 
 
+class FakePlace:
+    """Answers without a network: so many milliseconds per way; notes who was asked."""
+
+    def __init__(self, ms: dict[str, float]) -> None:
+        self.network = self
+        self.ms = ms
+        self.asked: list[str] = []
+
+    def shape(self, bits_per_s: float, round_trip_s: float) -> None:
+        self.round_trip_ms = round_trip_s * 1e3
+
+    def check(self, to: str) -> dict[str, float]:
+        return {"round_trip_ms": self.round_trip_ms, "mbit_per_s": 1.0}
+
+    def ask(self, way: Way, *, rate: float, seconds: float, warm: float, seed: int) -> dict[str, object]:
+        self.asked.append(f"{way.name}, {way.point}")
+        return of([self.ms[f"{way.name}, {way.point}"]] * 20, [len(way.stages) > 1] * 20)
+
+
+def test_a_cell_measures_the_best_of_each_kind_and_tries_nothing_hopeless() -> None:
+    ways = field(3, inputs=False, point="default")
+    ms = {f"{way.name}, {way.point}": 20.0 for way in (ways.device, ways.cloud, *ways.splits, *ways.offramp)}
+    place = FakePlace(ms | {"device 3, default": 8.0, "edge 3, default": 5.0, "edge 3, full": 10.0})
+    times, alone = cells.Times(try_s=1.0, requests=20, rounds=2), {}
+
+    def one(round_trip_ms: int) -> dict[str, object]:
+        place.asked.clear()
+        cell = cells.Cell(share=0.25, mbit=10, round_trip_ms=round_trip_ms)
+        return cells.measure(place, ways, cell, 50.0, times, alone)  # type: ignore[arg-type]
+
+    near = one(1)
+    assert near["ways"]["offramp"] == near["ways"]["static split"] == "edge 3"
+    assert {name: each["gain"] for name, each in near["gains"].items()} == {"mean": 2.0, "p95": 2.0, "p99": 2.0}
+    assert near["gains"]["mean"]["against"] == "static split"
+    far = one(10)  # whoever crosses a link takes longer than the device's 8 ms
+    assert far["ways"]["offramp"] == "device 3" and far["gains"]["p99"]["gain"] == 10.0 / 8.0
+    assert "edge 3, default" not in place.asked and far["ways"]["static split"] == "edge 3"
+    assert not any(asked.startswith("device 3") and asked.endswith("full") for asked in place.asked)  # known already
+    ms["device 1, edge 2, default"] = 1.0
+    place.ms |= ms | {"device 3, default": 8.0}
+    shared = one(10)
+    assert shared["forwarded_gains"] == {"p50": 20.0, "p99": 20.0}
+
+
 def test_the_page_names_wins_and_losses_and_the_map_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     found = {}
     for number, cell in enumerate(cells.cells(False)):
         slow, quick = (of((chance.exponential(1.0, 50) + shift).tolist()) for shift in (9.0, 1.0))
         ours, theirs = (quick, slow) if number else (slow, quick)
-        others = dict.fromkeys(tables._OTHERS, theirs)
+        others = dict.fromkeys(page._OTHERS, theirs)
         numbers = {name: summary(each) for name, each in {**others, "offramp": ours}.items()}
         found[cell.name] = {
             "rate": 50.0, "ways": {"offramp": "device 3", "static split": "edge 3"}, "numbers": numbers,
             "gains": compare(ours, others), "fixed": summary(theirs), "forwarded_gains": {"p50": 1.0, "p99": 0.9},
         }  # fmt: skip
-    text = tables.tables({"cells": found})
+    text = page.tables({"cells": found})
     assert f"{len(found) - 1} of {len(found)}" in text and f"1 of {len(found)}" in text
     monkeypatch.setattr(plots, "PAGE", tmp_path / "performance.md")
     plots.plot("fog", {"cells": found})
@@ -178,3 +225,10 @@ def test_a_machine_without_root_is_told_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     reason = namespaces.missing()
     assert reason is not None and reason.startswith("The links need root") and reason.count(".") == 1
+
+
+def test_the_benchmark_is_found_by_name() -> None:
+    benchmark = importlib.import_module("benchmarks.fog")
+    importlib.import_module("benchmarks.fog.map")
+    importlib.import_module("benchmarks.fog.page")
+    assert "fog" in NAMES and all(inspect.isfunction(getattr(benchmark, name)) for name in ("run", "tables"))

@@ -25,13 +25,15 @@ from common.bundle import Bundle
 
 BUNDLE = ROOT / "bundles" / "fashion-mnist-resnet"
 POINTS = ("guaranteed", "default")  # the first that the bundle has: as close to the whole network as it gets
-TIMES = Times(try_s=2.0, requests=300, rounds=3)
+TIMES = Times(try_s=1.5, requests=360, rounds=3)
 _QUICK = Times(try_s=0.5, requests=20, rounds=2, least_s=0.5)
+FIRST = (10, 1, 1000, 100)  # the order in which rates are measured, the most telling first
+_A_CELL_S = 45.0  # about
 _KEPT = BUILT / "fog"
 
 
-def run(*, quick: bool, bundle: Path = BUNDLE, until: float | None = None) -> Document | None:
-    """Measure and save; None when `until` (of time.monotonic()) came before the last cell.
+def run(*, quick: bool, bundle: Path = BUNDLE, until: float | None = None) -> Document:
+    """Measure and save; begin no cell that would end after `until` (of time.monotonic()).
 
     Raises:
         CannotRun: when this machine cannot hold the links, or the bundle is not there.
@@ -55,11 +57,11 @@ def run(*, quick: bool, bundle: Path = BUNDLE, until: float | None = None) -> Do
         group = [cell for cell in wanted if cell.share == share]
         kept = {} if quick else _kept(group, served.digest)
         found |= kept
-        left = [cell for cell in group if cell.name not in kept]
-        if left and not _measure(found, recorder, bundle, ways, left, times, served.digest, until):
-            return None
+        left = sorted((cell for cell in group if cell.name not in kept), key=lambda cell: FIRST.index(cell.mbit))
+        if left and (until is None or time.monotonic() < until):
+            _measure(found, recorder, bundle, ways, left, times, served.digest, until)
     recorder.round_done(len(found) - 1, len(wanted))
-    return recorder.save(keep=not quick, cells=found)
+    return recorder.save(keep=not quick, cells=found, left=len(wanted) - len(found))
 
 
 def _inputs_are_small(bundle: Path) -> bool:
@@ -78,27 +80,28 @@ def _measure(
     times: Times,
     digest: str,
     until: float | None,
-) -> bool:
-    """Measure cells of one share; False when time ran out."""
+) -> None:
+    """Measure cells of one share, until time runs out."""
     place = Place(bundle, ways.layouts, images_of(bundle), left[0].share)
     try:
         capacity = _capacity(place, ways, left[0].share, digest)
-        took = 0.0
+        path = _KEPT / f"{_settings(digest)} {left[0].share:g} core alone.json"
+        alone = json.loads(path.read_text()) if path.exists() and times is TIMES else {}
+        took = _A_CELL_S
         for cell in left:
             if until is not None and time.monotonic() + took * 1.1 > until:
-                return False
+                return
             begin = time.monotonic()
-            found[cell.name] = measure(place, ways, cell, capacity, times)
-            took = max(took, time.monotonic() - begin)
-            path = _kept_at(cell, digest)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found[cell.name]))
+            found[cell.name] = measure(place, ways, cell, capacity, times, alone)
+            took = time.monotonic() - begin
+            if times is TIMES:
+                path.write_text(json.dumps(alone))
+                _kept_at(cell, digest).write_text(json.dumps(found[cell.name]))
             gains = ", ".join(f"{name} {each['gain']:.2f}x" for name, each in found[cell.name]["gains"].items())
             print(f"  {cell.name}: {found[cell.name]['ways']['offramp']}: {gains} ({took:.0f} s)", flush=True)
             recorder.round_done(len(found) - 1, len(cells(False)))
     finally:
         place.stop()
-    return True
 
 
 def _capacity(place: Place, ways: Field, share: float, digest: str) -> float:
@@ -119,9 +122,12 @@ def _capacity(place: Place, ways: Field, share: float, digest: str) -> float:
     return share / known["ms"] * 1e3
 
 
+def _settings(digest: str) -> str:
+    return hashlib.sha256(repr((digest, TIMES, LOADS, POINTS)).encode()).hexdigest()[:12]
+
+
 def _kept_at(cell: Cell, digest: str) -> Path:
-    settings = hashlib.sha256(repr((digest, TIMES, LOADS, POINTS)).encode()).hexdigest()[:12]
-    return _KEPT / f"{settings} {cell.name}.json"
+    return _KEPT / f"{_settings(digest)} {cell.name}.json"
 
 
 def _kept(group: list[Cell], digest: str) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _kept(group: list[Cell], digest: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`python -m benchmarks.fog.run`: measure for a while, to go on later."""
+    """`python -m benchmarks.fog.map`: measure for a while, to go on later."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--minutes", type=float, default=None, help="begin no cell that would end later")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
@@ -141,7 +147,7 @@ def main() -> None:
         document = run(quick=chosen.quick, bundle=chosen.bundle, until=until)
     except CannotRun as reason:
         raise SystemExit(str(reason)) from None
-    print("more is left to measure" if document is None else "every cell is measured")
+    print(f"{document['left']} cells are left to measure")
 
 
 if __name__ == "__main__":

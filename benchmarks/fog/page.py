@@ -17,7 +17,9 @@ def tables(document: Document) -> str:
     """Markdown: per share and load the map, its summary, and the numbers behind it."""
     found = {cell: document["cells"][cell.name] for cell in cells(False) if cell.name in document["cells"]}
     found |= {cell: document["cells"][cell.name] for cell in cells(True) if cell.name in document["cells"]}
-    parts = [_summary(found)]
+    parts = ["![Gains per link](performance-fog.svg)", _summary(found)]
+    if left := document.get("left"):
+        parts.append(f"{left} of {len(cells(False))} cells are not measured yet.")
     for share, load in dict.fromkeys((cell.share, cell.load) for cell in found):
         group = {cell: one for cell, one in found.items() if (cell.share, cell.load) == (share, load)}
         rate = next(iter(group.values()))["rate"]
@@ -66,6 +68,7 @@ def _numbers(group: dict[Cell, dict[str, Any]]) -> str:
         row.append(" / ".join(number(fixed[key]) for key in OVERALL) if fixed else "")
         row += [number(each["bytes_up"][0]) if each else "" for each in (theirs, ours, fixed)]
         row.append(" / ".join(f"{one['numbers'][name]['accuracy']:.1%}" for name in ("device alone", "offramp")))
+        row.append(str(ours["requests"]))
         rows.append(row)
     head = ["each link", "the static split", *(f"{name}, ms" for name in (*_OTHERS, "offramp"))]
     head += [
@@ -74,6 +77,7 @@ def _numbers(group: dict[Cell, dict[str, Any]]) -> str:
         "offramp",
         "a stage per tier",
         "right: without, with exits",
+        "requests",
     ]
     return "Milliseconds are mean / p95 / p99:\n\n" + table(head, rows)
 
