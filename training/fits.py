@@ -23,10 +23,9 @@ def check_fits(
     """
     for name, split in (("train", train_split), ("validation", validation_split)):
         _check_split(network, name, split)
-    if len(train_split) < settings.batch_size:
-        raise ConfigError(
-            f"training.batch_size is {settings.batch_size}, but only {len(train_split)} rows are left to train on."
-        )
+    size = settings.batch_rows(len(train_split))
+    if len(train_split) < size:
+        raise ConfigError(f"training.batch_size is {size}, but only {len(train_split)} rows are left to train on.")
     if changes_for(settings.augment, network.image) is not None and not any(len(s.shape) == 3 for s in network.inputs):
         raise ConfigError("training.augment has no effect: the network's inputs are no images.")
 

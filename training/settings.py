@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from training.phase import Phase
 
 RECIPES = ("joint", "layer-wise", "exits-only", "mixed", "distilled", "gated")
+_FEWEST, _BATCHES = 8, 16  # rows of a batch, batches of an epoch, where the recipe does not say
 _CROP_FLIP = {"crop": 4, "flip": True}  # He et al., "Deep Residual Learning", 2016, section 4.2
 
 
@@ -68,6 +69,12 @@ class TrainingSettings(Strict):
         if value is not None and info.data.get("optimizer") != "sgd":
             raise ValueError("It has no effect unless optimizer is sgd")
         return value
+
+    def batch_rows(self, rows: int) -> int:
+        """Rows of a batch: as the recipe says, else fewer than usual where an epoch would have less than 16 batches."""
+        if "batch_size" in self.model_fields_set:
+            return self.batch_size
+        return min(self.batch_size, max(_FEWEST, rows // _BATCHES))
 
     def prepare(self, network: MultiExitNetwork) -> None:
         """Add to a network what this way to train needs, before weights are loaded or trained."""

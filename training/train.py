@@ -34,7 +34,7 @@ _ROWS = 1000  # of a batch of validation
 
 def total_steps(network: MultiExitNetwork, train_split: Examples, settings: TrainingSettings) -> int:
     """Batches of a whole training run."""
-    per_epoch = len(train_split) // settings.batch_size
+    per_epoch = len(train_split) // settings.batch_rows(len(train_split))
     return per_epoch * sum(phase.epochs for phase in settings.phases(network))
 
 
@@ -109,7 +109,7 @@ class _Run:
         self.precision: Precision = chosen(settings.precision, network)
         self.generator = torch.Generator().manual_seed(settings.seed)  # of batches and distortions
         self.change = changes_for(settings.augment, network.image)
-        self.per_epoch = len(train_split) // settings.batch_size  # batches
+        self.per_epoch = len(train_split) // settings.batch_rows(len(train_split))  # batches
         self.total = sum(phase.epochs for phase in phases)
         self.state = State()
         self.resumed: Resumed | None = None
@@ -177,7 +177,7 @@ class _Run:
 
     def _batches(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Full batches of one epoch in random order; images are changed, what is left over is dropped."""
-        split, size = self.train_split, self.settings.batch_size
+        split, size = self.train_split, self.settings.batch_rows(len(self.train_split))
         order = torch.randperm(len(split), generator=self.generator).numpy()
         for at in range(0, len(split) - size + 1, size):
             part = order[at : at + size]

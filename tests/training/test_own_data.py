@@ -153,7 +153,7 @@ def function(folder: Path) -> dict[str, Any]:
 
 def write_recipe(folder: Path, sections: dict[str, Any]) -> Path:
     (folder / "nets.py").write_text(MODELS)
-    training = {"epochs": 8, "batch_size": 32, "learning_rate": 0.02}
+    training = {"epochs": 8, "learning_rate": 0.02}
     (folder / "recipe.yaml").write_text(
         yaml.safe_dump({"name": "own", "exits": {"at": 2}, "training": training} | sections)
     )
@@ -213,3 +213,15 @@ def test_wrong_rows_leave_nothing_behind(tmp_path: Path, write: Any) -> None:
         build(recipe, tmp_path / "out", quiet=True)
     assert "\n" not in str(caught.value)
     assert sorted(one.name for one in tmp_path.iterdir()) == before
+
+
+def test_few_rows_get_small_batches_unless_the_recipe_says_a_size() -> None:
+    """With the usual 256 rows a small data set would be seen in one or two steps per epoch, or not at all."""
+    from training.recipe import Recipe
+
+    def rows(count: int, **training: Any) -> int:
+        sections = {"name": "x", "model": "resnet", "data": {"dataset": "mnist"}, "training": {"epochs": 1} | training}
+        return Recipe.model_validate(sections).training.batch_rows(count)
+
+    assert [rows(count) for count in (20, 800, 45_000)] == [8, 50, 256]
+    assert rows(800, batch_size=256) == 256
