@@ -38,7 +38,8 @@ def zeros(manifest: Manifest, stage: int, rows: int, names: Iterable[str] | None
     """A batch of zeros for what a stage reads, or for the tensors named; symbolic sizes take their smallest bucket.
 
     Whole numbers of a symbolic size (token ids, masks) are 1 where rows are filled up with 0: no row may consist of
-    filling alone.
+    filling alone. Those that a stage wrote may be masks of either meaning, such as `mask == 0`: the first is 1, the
+    others are 0, so that there is a real token whichever it is.
     """
     found: Tensors = {}
     for name in manifest.stages[stage].reads if names is None else names:
@@ -46,4 +47,6 @@ def zeros(manifest: Manifest, stage: int, rows: int, names: Iterable[str] | None
         sizes = [min(manifest.buckets.get(s, (1,))) if isinstance(s, str) else s for s in spec.shape]
         tokens = bool(spec.symbols) and np.dtype(spec.dtype).kind in "iub"
         found[name] = np.full((rows, *sizes), int(tokens and spec.pad == 0), spec.dtype)
+        if tokens and name not in manifest.inputs:
+            found[name][..., 1:] = 0
     return found

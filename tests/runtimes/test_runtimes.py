@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
 from common.errors import BundleError, ConfigError
+from common.manifest import TensorSpec
 from common.runtimes import RUNTIMES, candidates, configured, openvino, precision_of, runtime_named
 from common.runtimes.onnx import OnnxStage, providers
 from common.runtimes.runner import zeros
@@ -184,3 +188,14 @@ def test_the_runtime_of_a_configuration() -> None:
     assert configured({"runtime": "openvino", "precision": "bfloat16"}) == "openvino-bf16"
     assert configured({"runtime": "onnxruntime:cuda", "precision": "float32"}) == "onnxruntime:cuda"
     assert configured({"runtime": "other", "precision": "int8"}) == "other"
+
+
+def test_a_mask_that_crosses_has_a_real_token_whatever_it_means() -> None:
+    """nn.TransformerEncoderLayer takes `mask == 0`: with ones alone every token would be filling, and logits NaN."""
+    spec = partial(TensorSpec, shape=("tokens",))
+    tensors = {"ids": spec(name="ids", dtype="int64"), "pad": spec(name="pad", dtype="bool")}
+    tensors["h"] = TensorSpec(name="h", dtype="float32", shape=("tokens", 2))
+    manifest: Any = SimpleNamespace(tensors=tensors, inputs=("ids",), buckets={"tokens": (4, 8)}, stages=())
+    found = zeros(manifest, 1, 2, tensors)
+    assert found["ids"].tolist() == [[1] * 4] * 2 and not found["h"].any()
+    assert found["pad"].tolist() == [[True, False, False, False]] * 2
