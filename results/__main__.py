@@ -16,7 +16,7 @@ from results.page import write_section
 from results.runs import Settings
 from results.store import Store
 
-TABLES = ("guarantee", "blenet", "depth")
+TABLES = ("guarantee", "blenet", "methods", "depth", "cifar")
 ROOT = Path(__file__).parent.parent
 
 

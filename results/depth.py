@@ -29,7 +29,7 @@ TITLE = "Exits and depth"
 DEPTHS = (8, 16, 24)
 SEEDS = (0, 1, 2)
 _DATA = DataSettings(dataset="fashion-mnist", validation=1, tune=1, calibration=1)
-_ROWS, _EPOCHS, _BATCH, _RATE = 20_000, 4, 128, 0.001
+_ROWS, _EPOCHS, _BATCH, _RATE = 10_000, 4, 128, 0.001
 _WIDTH, _EXITS, _EARLY = 24, 4, 0.3  # exits with the last one; weight of the others' losses
 _STEPS = 50  # at either end of the training, over which gradients are averaged
 

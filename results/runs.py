@@ -38,15 +38,20 @@ class Run:
         out = settings.work / self.name
         if (out / "evaluation.json").exists():
             return out
-        settings.work.mkdir(parents=True, exist_ok=True)
-        recipe = settings.work / f"{self.name}.yaml"
-        recipe.write_text(yaml.safe_dump(changed(self.recipe, self.changes), sort_keys=False))
-        build(recipe, out, settings.data_dir, seed=self.seed, threads=settings.threads)
+        build(written(self, settings), out, settings.data_dir, seed=self.seed, threads=settings.threads)
         return out
 
 
+def written(run: Run, settings: Settings) -> Path:
+    """The recipe of a training, with its changes, as a file of the work folder."""
+    settings.work.mkdir(parents=True, exist_ok=True)
+    recipe = settings.work / f"{run.name}.yaml"
+    recipe.write_text(yaml.safe_dump(changed(run.recipe, run.changes), sort_keys=False))
+    return recipe
+
+
 def changed(recipe: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's document with other values; files that it names become absolute."""
+    """A recipe's document with other values, None leaves a key out; files that it names become absolute."""
     document: dict[str, Any] = yaml.safe_load(recipe.read_text())
     for where, value in changes.items():
         *sections, key = where.split(".")
@@ -54,6 +59,8 @@ def changed(recipe: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         for name in sections:
             section = section.setdefault(name, {})
         section[key] = value
+        if value is None:
+            del section[key]
     model = document["model"]
     factory = model if isinstance(model, str) else model["factory"]
     if factory.startswith("./"):

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from results.curves import Answers, combine, one_threshold, point, softmax, threshold_per_exit
+
+COSTS = np.array([0.2, 0.6, 1.0])
+
+
+def answers(rows: int = 400, seed: int = 0, *, surest: bool = False) -> Answers:
+    """Three exits, each righter than the one before."""
+    rng = np.random.default_rng(seed)
+    labels_N = rng.integers(0, 4, rows)
+    logits_ENC = rng.normal(0, 1, (3, rows, 4))
+    for number, strength in enumerate((1.0, 2.0, 3.0)):
+        logits_ENC[number, np.arange(rows), labels_N] += strength
+    return Answers(probs_ENC=softmax(logits_ENC, [1.0] * 3), labels_N=labels_N, cost_E=COSTS, surest=surest)
+
+
+def test_thresholds_keep_to_the_budget() -> None:
+    rows = answers()
+    one, several = one_threshold(rows, 0.5), threshold_per_exit(rows, 0.5)
+    found = [rows.outcome(thresholds) for thresholds in (one, several)]
+    assert all(cost <= 0.5 for _, cost in found)
+    assert found[1][0].mean() >= found[0][0].mean() > answers().outcome([0.0] * 3)[0].mean()
+
+
+def test_more_budget_is_never_worse_on_the_rows_it_was_chosen_on() -> None:
+    rows = answers()
+    right = [rows.outcome(one_threshold(rows, budget))[0].mean() for budget in (0.25, 0.5, 0.75, 1.0)]
+    assert right == sorted(right)
+
+
+def test_a_row_that_no_exit_is_sure_of_gets_the_surest_answer() -> None:
+    rows, last = answers(surest=True), answers()
+    nobody = [1.1] * 3
+    surest_N = rows.probs_ENC.max(axis=2).argmax(axis=0)
+    wanted_N = rows.probs_ENC[surest_N, np.arange(400)].argmax(axis=1) == rows.labels_N
+    assert (rows.outcome(nobody)[0] == wanted_N).all() and rows.outcome(nobody)[1] == 1.0
+    assert (last.outcome(nobody)[0] == (last.probs_ENC[2].argmax(axis=1) == last.labels_N)).all()
+
+
+def test_a_point_is_measured_on_other_rows() -> None:
+    rows, test = answers(), answers(seed=1)
+    found = point(rows, test, one_threshold(rows, 0.5))
+    assert found["calibration_cost"] <= 0.5
+    assert found["cost"] == pytest.approx(test.outcome(found["thresholds"])[1])
+
+
+def test_what_was_passed_helps_an_exit() -> None:
+    """Exits that err by themselves: together they know more."""
+    rng = np.random.default_rng(0)
+    labels_N = rng.integers(0, 3, 900)
+    logits_ENC = rng.normal(0, 1, (3, 900, 3))
+    logits_ENC[:, np.arange(900), labels_N] += 1.0
+    (probs_ENC,) = combine(logits_ENC[:, :450], labels_N[:450], [logits_ENC[:, 450:]])
+    alone, together = ((one.argmax(axis=1) == labels_N[450:]).mean() for one in (logits_ENC[2, 450:], probs_ENC[2]))
+    assert together > alone + 0.05
+    assert probs_ENC.sum(axis=2) == pytest.approx(1.0)
