@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import ConfigError
 from common.types import Array
 
-_DOCUMENT = "__origin__"
+DOCUMENT = "__origin__"  # the entry of the document
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array], document: Mapping[str, Any]) -> None:
@@ -21,7 +21,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], document: Mapping[str,
     Raises:
         ConfigError: when `path` cannot be written.
     """
-    entry = {_DOCUMENT: np.frombuffer(json.dumps(document).encode(), np.uint8)}
+    entry = {DOCUMENT: np.frombuffer(json.dumps(document).encode(), np.uint8)}
     partial = path.with_name(f".{path.name}.partial.npz")
     try:
         np.savez(partial, allow_pickle=False, **arrays, **entry)
@@ -44,7 +44,7 @@ def read_arrays(path: Path, what: str) -> tuple[dict[str, Array], dict[str, Any]
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        document = json.loads(arrays.pop(_DOCUMENT).tobytes())
+        document = json.loads(arrays.pop(DOCUMENT).tobytes())
         if not isinstance(document, dict):
             raise ValueError("its document is no mapping")
     except Exception as error:  # a damaged zip file raises many things

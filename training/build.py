@@ -17,7 +17,7 @@ from training.curves import draw_curves
 from training.export import export
 from training.history import History
 from training.keep import keep_as_asked, say_what_does_not_pay
-from training.models import make_network, model_file
+from training.models import make_network, model_files
 from training.network import MultiExitNetwork
 from training.place import placed
 from training.progress import progress
@@ -128,6 +128,8 @@ def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Pa
     splits = data.splits
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
+        if network.gates and source.recipe.calibration.criterion != "gate":
+            report.line("note: the gates are trained and not asked, unless calibration.criterion is gate")
         history = train(
             network, splits.train, splits.validation, settings, threads=threads, report=report, checkpoint=kept
         )
@@ -154,7 +156,7 @@ def _provenance(source: RecipeFile, official: Examples, history: History) -> dic
     return {
         "recipe": source.recipe.model_dump(mode="json"),
         "recipe_sha256": source.sha256,
-        **model_file(source),
+        **model_files(source),
         "data": {"train_sha256": dict(official.sha256), "train_rows": len(official)},
         "versions": versions,
         "training": {

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from common.manifest import ImageSpec, TensorSpec
 from training.network import MultiExitNetwork, StagePart
+from training.widths import times
 
 
 class FromPixels(nn.Module):
@@ -81,6 +82,7 @@ def b_lenet(
     head: int = 64,
     widths: Sequence[int] = (64, 96),
     necks: Sequence[int] = (6, 8),
+    width: float = 1.0,
     noise: float = 0.25,
 ) -> MultiExitNetwork:
     """Build B-LeNet for MNIST.
@@ -90,11 +92,13 @@ def b_lenet(
         head: channels of the second, which the first exit reads.
         widths: channels of the second and third stage.
         necks: channels that cross the first and the second cut, as [B, necks[k], 6, 6].
+        width: times all channels that cross no cut.
         noise: see `Bottleneck`.
 
     Returns:
         A network that takes `image`, uint8 [B, 1, 28, 28], and answers with logits [B, 10] at three exits.
     """
+    stem, head, *widths = times(width, stem, head, *widths)
     trunk0 = nn.Sequential(FromPixels(), conv(1, stem, 5, stride=2), conv(stem, head, 3, stride=2, padding=1))
     trunk1 = nn.Sequential(conv(necks[0], widths[0], 3, padding=1), conv(widths[0], widths[0], 3, padding=1))
     trunk2 = nn.Sequential(conv(necks[1], widths[0], 3, padding=1), conv(widths[0], widths[1], 5, padding=2))

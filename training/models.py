@@ -12,10 +12,12 @@ from calibration.datasets import Examples
 from common.errors import ConfigError
 from training.factory import Loaded, is_reference, load_model
 from training.fit import fit_to_data
+from training.given_weights import sha256_of, start_from
 from training.lenet import b_lenet
+from training.methods.exits_only import ExitsOnlyTraining
 from training.narrow_resnet import narrow_resnet
 from training.network import MultiExitNetwork
-from training.recipe import ExitSettings, RecipeFile
+from training.recipe import ExitSettings, Recipe, RecipeFile
 from training.resnet import ResNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"b-lenet": b_lenet, "narrow-resnet": narrow_resnet, "resnet": ResNet}
@@ -30,14 +32,33 @@ def make_network(source: RecipeFile, data: Examples) -> MultiExitNetwork:
         ConfigError: when there is no such network, it does not take its options or the data, or cannot be cut.
     """
     torch.manual_seed(source.recipe.training.seed)
+    _check_backbone(source.recipe)
     network = _with_exits(source, data)
     source.recipe.training.prepare(network)
+    if source.recipe.calibration.criterion == "gate" and not network.gates:
+        raise ConfigError("calibration.criterion is gate. Only training.recipe gated gives a network gates.")
     return network
+
+
+def _check_backbone(recipe: Recipe) -> None:
+    """Refuse to put exits on a backbone that is still random."""
+    training, model = recipe.training, recipe.model
+    if not isinstance(training, ExitsOnlyTraining) or training.backbone_epochs or model.weights:
+        return
+    if not is_reference(model.factory):
+        raise ConfigError(
+            f"training.recipe is exits-only, and {model.factory} starts with random weights. "
+            "Give it model.weights, or train it for training.backbone_epochs."
+        )
 
 
 def _with_exits(source: RecipeFile, data: Examples) -> MultiExitNetwork:
     settings = source.recipe.model
     loaded = named_model(source)
+    if settings.weights is not None:
+        if not isinstance(loaded.model, nn.Module):
+            raise ConfigError(f"model.weights has no effect on {settings.factory}, which brings its own.")
+        start_from(loaded.model, source.folder / settings.weights)
     own = {"classes": settings.classes, "mean": settings.mean, "std": settings.std, "image": settings.image}
     if isinstance(loaded.model, MultiExitNetwork):
         said = [key for key, value in own.items() if value is not None] + ["exits"] * (source.recipe.exits is not None)
@@ -68,9 +89,13 @@ def named_model(source: RecipeFile) -> Loaded:
     return Loaded(model=model, example=None, file="", sha256="")
 
 
-def model_file(source: RecipeFile) -> dict[str, Any]:
-    """For the provenance: name and sha256 of the user's file that the network comes from, if it does."""
-    if not is_reference(source.recipe.model.factory):
-        return {}
-    loaded = named_model(source)
-    return {"model_file": {"name": loaded.file, "sha256": loaded.sha256}}
+def model_files(source: RecipeFile) -> dict[str, Any]:
+    """For the provenance: name and sha256 of the files of a user's that network and weights come from, if they do."""
+    found: dict[str, Any] = {}
+    if is_reference(source.recipe.model.factory):
+        loaded = named_model(source)
+        found["model_file"] = {"name": loaded.file, "sha256": loaded.sha256}
+    if source.recipe.model.weights is not None:
+        path = source.folder / source.recipe.model.weights
+        found["weights_file"] = {"name": path.name, "sha256": sha256_of(path)}
+    return found

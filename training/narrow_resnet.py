@@ -18,6 +18,7 @@ from training.heads import MixedPool
 from training.lenet import Bottleneck, Fork, FromPixels, conv
 from training.network import MultiExitNetwork, StagePart
 from training.resnet import ResidualBlock
+from training.widths import times
 
 
 def narrow_resnet(
@@ -26,6 +27,7 @@ def narrow_resnet(
     widths: Sequence[int] = (32, 32, 64),
     blocks: Sequence[int] = (1, 2, 3),
     necks: Sequence[int] = (4, 4),
+    width: float = 1.0,
     noise: float = 0.25,
     classes: Sequence[str] = tuple("0123456789"),
 ) -> MultiExitNetwork:
@@ -36,12 +38,14 @@ def narrow_resnet(
         widths: channels of the three stages, at a half, a half and a quarter of the size.
         blocks: residual blocks per stage, behind the one that changes the size.
         necks: channels that cross the first and the second cut, as [B, necks[k], 14, 14].
+        width: times all channels that cross no cut.
         noise: see `training.lenet.Bottleneck`.
         classes: names.
 
     Returns:
         A network that takes `image`, uint8 [B, 1, 28, 28], and answers with logits at three exits.
     """
+    stem, *widths = times(width, stem, *widths)
     trunk0 = nn.Sequential(
         FromPixels(),
         conv(1, stem, 3, padding=1),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
 from common.errors import ConfigError
@@ -35,6 +35,7 @@ class ModelSettings(Sparse):
 
     factory: str  # one of `training.models.MODELS`, or a user's FILE.py:FUNCTION or FILE.pt2
     options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None  # to start from, an archive (.npz); see `training.given_weights`
     # for a user's network and a backbone, which do not say it themselves
     classes: list[str] | None = None  # names; left out, 0, 1, ...
     mean: list[float] | None = None  # of bytes scaled to 0..1, per channel; left out, they are only scaled
@@ -67,6 +68,14 @@ class ExitSettings(Strict):
     buckets: dict[str, list[int]] | None = None
     max_tensors: int = Field(default=8, gt=0)
     keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`
+
+    @field_validator("keep")
+    @classmethod
+    def _none_goes_alone(cls, value: str, info: ValidationInfo) -> str:
+        head = info.data.get("head")
+        if value == "greedy" and isinstance(head, HeadSection) and head.cascade:
+            raise ValueError("A cascaded head reads the exit before it, so that none can be left out alone")
+        return value
 
 
 class BaselineSettings(Strict):

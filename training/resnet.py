@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.widths import times
+
 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions with batch norm, added to the shortcut.
@@ -44,24 +46,32 @@ class ResNet(nn.Module):
     Args:
         blocks: per group.
         widths: channels of the groups.
+        width: times all of these.
         classes: K.
         channels: of the image.
     """
 
     def __init__(
-        self, *, blocks: int = 3, widths: Sequence[int] = (16, 32, 64), classes: int = 10, channels: int = 3
+        self,
+        *,
+        blocks: int = 3,
+        widths: Sequence[int] = (16, 32, 64),
+        width: float = 1.0,
+        classes: int = 10,
+        channels: int = 3,
     ) -> None:
         super().__init__()
+        widths = times(width, *widths)
         self.stem = nn.Sequential(
             nn.Conv2d(channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
         groups: list[nn.Module] = []
         before = widths[0]
-        for number, width in enumerate(widths):
+        for number, wide in enumerate(widths):
             layers = []
             for block in range(blocks):
-                layers.append(ResidualBlock(before, width, 2 if number > 0 and block == 0 else 1))
-                before = width
+                layers.append(ResidualBlock(before, wide, 2 if number > 0 and block == 0 else 1))
+                before = wide
             groups.append(nn.Sequential(*layers))
         self.groups = nn.Sequential(*groups)
         self.classify = nn.Linear(before, classes)

@@ -170,10 +170,22 @@ class _Run:
                 raise ConfigError(f"The loss became {loss.item()} {where}: lower training.learning_rate.")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if step == 0:
+                self._say_what_learns_nothing(phase)
             optimizer.step()
             total += loss.detach()
             self.report.advance()
         return float(total / self.per_epoch)
+
+    def _say_what_learns_nothing(self, phase: Phase) -> None:
+        """A line when parameters that should train have no part in the loss."""
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        idle = [names[parameter] for parameter in phase.parameters() if parameter.grad is None]
+        if idle:
+            self.report.line(
+                f"note: {len(idle)} parameters learn nothing in phase {phase.name}, such as {idle[0]}: "
+                "none of its exits depends on them"
+            )
 
     def _batches(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Full batches of one epoch in random order; images are changed, what is left over is dropped."""

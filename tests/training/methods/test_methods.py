@@ -14,6 +14,7 @@ from common.manifest import TensorSpec
 from tests.synthetic import recipe
 from tests.training.nets import skipping, small
 from training.history import History
+from training.keep import keep_as_asked
 from training.methods import METHODS, DistilledTraining, ExitsOnlyTraining, LayerWiseTraining, MixedTraining
 from training.network import MultiExitNetwork, StagePart
 from training.recipe import Recipe
@@ -184,6 +185,71 @@ def test_a_wrong_section_is_one_sentence(training: dict[str, Any], said: str) ->
         parse_section(Recipe, document, "r.yaml")
     assert str(caught.value).startswith("r.yaml: training") and said in str(caught.value)
     assert str(caught.value)[-1] in ".?" and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_greedy_placement_takes_what_any_way_has_trained(name: str, splits: Splits, data: Path) -> None:
+    network = skipping()
+    keys = {"backbone_epochs": 1} if name == "mixed" else {}
+    _run(network, splits, _given(METHODS[name], learning_rate=0.01, **keys))
+    document = recipe(calibration={"target_drop": 0.5}) | {
+        "model": "b-lenet",
+        "exits": {"keep": "greedy"},
+        "training": {"recipe": name, "epochs": 1, **keys},
+    }
+    lines: list[str] = []
+    asked = parse_section(Recipe, document, "r.yaml")
+    kept = keep_as_asked(network, asked, load_train(asked.data, data), lines.append)
+    assert lines[0].startswith("kept exits 0, 2 of 0 to 2: ")
+    (image,) = network.example(4)
+    whole = network(image)
+    assert all(torch.equal(one, whole[number]) for one, number in zip(kept(image), (0, 2), strict=True))
+
+
+def test_what_learns_nothing_is_said(splits: Splits) -> None:
+    network = b_like()
+    lines: list[str] = []
+    watching = _Watching(network)
+    watching.line = lines.append  # type: ignore[method-assign]
+    train(network, splits.train, splits.validation, _given(LayerWiseTraining), threads=1, report=watching)
+    said = [line for line in lines if "learn nothing" in line]
+    assert said == [
+        "note: 2 parameters learn nothing in phase exit 0, such as bodies.0.neck.weight: "
+        "none of its exits depends on them"
+    ]
+
+
+class Forked(nn.Module):
+    """A body whose exit does not see what crosses the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.neck = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        wide = self.trunk(image.to(torch.float32) / 255)
+        return wide, self.neck(wide)
+
+
+def b_like() -> MultiExitNetwork:
+    """Two stages; the first exit reads the tensor in front of the bottleneck."""
+    stages = [
+        StagePart(
+            body=Forked(),
+            reads=("image",),
+            writes=("wide", "narrow"),
+            head=nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 10)),
+            head_reads=("wide",),
+        ),
+        StagePart(
+            body=nn.Conv2d(2, 4, 3),
+            reads=("narrow",),
+            writes=("b",),
+            head=nn.Sequential(nn.Flatten(), nn.Linear(4 * 16, 10)),
+            head_reads=("b",),
+        ),
+    ]
+    return MultiExitNetwork(stages, inputs=small().inputs, classes=small().classes)
 
 
 def _single() -> MultiExitNetwork:

@@ -1,0 +1,139 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from calibration.datasets import load_train
+from calibration.settings import DataSettings
+from common.errors import ConfigError
+from tests.synthetic import recipe
+from tests.training.nets import small
+from training.build import train_weights
+from training.cost import costs
+from training.given_weights import start_from
+from training.lenet import b_lenet
+from training.models import make_network
+from training.narrow_resnet import narrow_resnet
+from training.recipe import load_recipe
+from training.resnet import ResNet
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.classify = nn.Linear(4, 10)
+
+    def forward(self, image):
+        return self.classify(self.second(self.first(image)).mean((2, 3)))
+
+def build():
+    return Net()
+"""
+
+
+def _recipe(folder: Path, model: dict[str, Any], **training: Any) -> Path:
+    (folder / "net.py").write_text(NET)
+    document = recipe() | {
+        "model": {"factory": "./net.py:build", **model},
+        "exits": {"at": ["first"]},
+        "training": {"epochs": 1, "batch_size": 64} | training,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_what_was_trained_with_exits_starts_a_training_without(tmp_path: Path, data: Path) -> None:
+    train_weights(_recipe(tmp_path, {}), tmp_path / "first.npz", data, threads=1, quiet=True)
+    path = _recipe(tmp_path, {"weights": "first.npz"}, recipe="exits-only")
+    source = load_recipe(path)
+    network = make_network(source, load_train(source.recipe.data, data))
+    given = np.load(tmp_path / "first.npz")
+    for name, value in network.state_dict().items():
+        if ".tensors." in name:
+            assert np.array_equal(value.numpy(), given[name]), name
+    assert not np.array_equal(network.state_dict()["heads.0.product.weight"].numpy(), given["heads.0.product.weight"])
+    train_weights(path, tmp_path / "second.npz", data, threads=1, quiet=True)
+    second = np.load(tmp_path / "second.npz")
+    backbone = [name for name in second.files if ".tensors." in name]
+    assert len(backbone) > 10 and all(np.array_equal(second[name], given[name]) for name in backbone)
+
+
+def test_weights_by_the_networks_own_names(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one, other = ResNet(blocks=1, widths=(4, 4, 4)), ResNet(blocks=1, widths=(4, 4, 4))
+    np.savez(tmp_path / "w.npz", allow_pickle=False, **{k: v.numpy() for k, v in one.state_dict().items()})
+    start_from(other, tmp_path / "w.npz")
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    network = small()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = {name: value.numpy() for name, value in before.items()}
+    np.savez(tmp_path / "few.npz", **dict(list(weights.items())[1:]))
+    np.savez(tmp_path / "shape.npz", **weights | {"heads.1.1.bias": np.zeros(3, np.float32)})
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("x")
+    for name, said in (
+        ("few", r"few\.npz has no weights 'bodies\.0\.1\.0\.weight'"),
+        ("shape", r"'heads\.1\.1\.bias' as \[3\]\. The network's is \[10\]"),
+        ("pickle", r"pickle\.npz is no numpy archive of weights"),
+        ("text", r"text\.npz is no numpy archive of weights"),
+        ("absent", r"absent\.npz is no numpy archive of weights: .*No such file"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            start_from(network, tmp_path / f"{name}.npz")
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "said"),
+    [
+        (
+            {"factory": "small"},
+            {"training": {"recipe": "exits-only"}},
+            "small starts with random weights. Give it model",
+        ),
+        (
+            {"factory": "small"},
+            {"calibration": {"criterion": "gate"}},
+            "Only training.recipe gated gives a network gates",
+        ),
+        (
+            {"factory": "./net.py:build"},
+            {"exits": {"head": {"cascade": True}, "keep": "greedy"}},
+            "exits.keep is 'greedy'. A cascaded head reads the exit before it",
+        ),
+    ],
+)
+def test_what_does_not_go_together(
+    tmp_path: Path, data: Path, model: dict[str, Any], changes: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    document: dict[str, Any] = recipe() | {"model": model, "training": {"epochs": 1}}
+    for section, change in changes.items():
+        document[section] = document.get(section, {}) | change
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError) as caught:
+        source = load_recipe(tmp_path / "r.yaml")
+        make_network(source, load_train(DataSettings(**recipe()["data"]), data))
+    assert said in str(caught.value)
+
+
+def test_widths() -> None:
+    for make in (b_lenet, narrow_resnet):
+        whole, half = make(), make(width=0.5)
+        assert costs(half).whole < 0.4 * costs(whole).whole
+        assert [half.crossing(cut) for cut in range(2)] == [whole.crossing(cut) for cut in range(2)]
+    assert sum(p.numel() for p in ResNet(width=2.0).parameters()) > 3.5 * sum(p.numel() for p in ResNet().parameters())
+    assert ResNet(width=0.01).classify.in_features == 1
+    with pytest.raises(ValueError, match=r"width is 0\.0, and must be above 0"):
+        ResNet(width=0.0)
