@@ -200,6 +200,7 @@ class Connection(asyncio.Protocol):
         self._expects = False
         if self._stage is not Stage.HEAD:
             self._stage = Stage.HEAD
+            self._fed = 1  # in the same read as what went before: whatever comes next continues this head
             self.due = time.monotonic() + self.hub.limits.head_s
 
     def on_url(self, url: bytes) -> None:

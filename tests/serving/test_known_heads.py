@@ -165,3 +165,28 @@ def test_a_server_that_stops_answers_a_quick_request_that_waits() -> None:
         assert wire.closed and app.withdrawn == 1
 
     run(test)
+
+
+@pytest.mark.parametrize("begun", [b"P", b"POST /other HTTP/1.1\r\ncontent-length: 0\r\nx: "])
+def test_what_continues_a_head_is_not_taken_for_a_request(begun: bytes) -> None:
+    async def test(app: Echo, wire: Wire) -> None:
+        request = KINDS["quick"][0]
+        await wire.feed(request)
+        await wire.feed(request + begun)  # the next head begins in the read that ends a request
+        await wire.feed(request)
+        await wire.settle()
+        assert [body for _, body in wire.replies()][:2] == [b"qone3", b"qone3"]
+        assert b"qone3" not in [body for _, body in wire.replies()][2:]
+
+    run(test)
+
+
+def test_what_continues_a_head_is_not_learnt() -> None:
+    async def test(app: Echo, wire: Wire) -> None:
+        request = KINDS["quick"][0]
+        await wire.feed(request + b"POST /predict HTTP/1.1\r\nx: ")
+        await wire.feed(b"POST /other HTTP/1.1\r\ncontent-length: 3\r\n\r\none")
+        await wire.settle()
+        assert len(wire.connection.hub.heads) == 0
+
+    run(test)
