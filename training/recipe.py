@@ -13,6 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
 from common.errors import ConfigError
 from training.methods import TrainingSection
+from training.methods.joint import JointTraining
 
 
 class Sparse(Strict):
@@ -104,7 +105,7 @@ class Recipe(Sparse):
     model: ModelSettings
     exits: ExitSettings | None = None
     data: DataSettings
-    training: TrainingSection
+    training: TrainingSection = JointTraining()
     cuts: CutSettings = CutSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     baselines: list[BaselineSettings] | None = None  # left out, see `training.baselines`

@@ -45,7 +45,7 @@ class TrainingSettings(Strict):
 
     recipe: str
     seed: int = Field(default=0, ge=0)
-    epochs: int = Field(gt=0)
+    epochs: int = Field(default=20, gt=0)
     batch_size: int = Field(default=256, gt=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"  # with a one-cycle rate; with momentum and a cosine rate
     learning_rate: float | None = Field(default=None, gt=0.0)  # the highest; left out, see `training.optimizer`

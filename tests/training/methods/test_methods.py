@@ -187,6 +187,13 @@ def test_a_wrong_section_is_one_sentence(training: dict[str, Any], said: str) ->
     assert str(caught.value)[-1] in ".?" and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("sections", [{}, {"training": {}}, {"training": {"epochs": 20}}])
+def test_a_recipe_may_leave_its_training_out(sections: dict[str, Any]) -> None:
+    recipe_ = parse_section(Recipe, {"name": "x", "model": "b-lenet", "data": {"dataset": "./x.npz"}} | sections, "r")
+    assert recipe_.training.recipe == "joint" and recipe_.training.epochs == 20
+    assert recipe_.training.batch_rows(1000) == 62
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 def test_greedy_placement_takes_what_any_way_has_trained(name: str, splits: Splits, data: Path) -> None:
     network = skipping()
