@@ -171,6 +171,8 @@ class Workers:
                 await worker.start()
             except ConfigError as error:
                 log.error("%s", error)
+            except OSError as error:  # the system has no process or no file to spare
+                log.error("a worker cannot be started: %s", error)
 
 
 async def on_leash(metrics: Callable[[], bytes], stop: Callable[[], None]) -> asyncio.ReadTransport:

@@ -1,5 +1,7 @@
 import asyncio
 import sys
+from asyncio.subprocess import Process
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,29 @@ async def test_one_that_ends_is_started_again(monkeypatch: pytest.MonkeyPatch) -
     await workers.metrics(b"")
     while workers.pids in ([first], [None]):
         await asyncio.sleep(0.01)
+    await workers.stop(5.0)
+
+
+async def test_one_that_the_system_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.serving.workers._FIRST_PAUSE_S", 0.01)
+    workers = Workers(command("dies"), {}, 1)
+    await workers.start()
+    (first,) = workers.pids
+    create, failed = asyncio.create_subprocess_exec, 0
+
+    async def starved(*args: Any, **options: Any) -> Process:
+        nonlocal failed
+        failed += 1
+        if failed <= 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return await create(*args, **options)
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", starved)
+    await workers.metrics(b"")
+    async with asyncio.timeout(20):
+        while workers.pids in ([first], [None]):
+            await asyncio.sleep(0.01)
+    assert failed == 3
     await workers.stop(5.0)
 
 
