@@ -29,6 +29,9 @@ _DEFAULT_FRAME = 16_384
 _SCRATCH = 1 << 16
 _MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
 _JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
+_LEAST_BACKLOG = 1 << 20  # bytes that a server holds for a peer without a window, however short its messages are
+_HELD = 256  # bytes that a message costs beside its own while it is held
+_MOST_OWED = 1 << 20  # bytes of acknowledgements for a peer that does not read them
 _STREAM = 1
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
 
@@ -97,6 +100,11 @@ class MessageStream(asyncio.BufferedProtocol):
         self._filled = 0
         # what is sent
         self._backlog: deque[memoryview] = deque()  # messages that wait for the peer's window
+        self._backlog_bytes = 0
+        self._most_backlog = max(4 * max_message_bytes, _LEAST_BACKLOG)  # a few of the longest; of a server
+        self._unread = False  # the peer does not read what it is sent
+        self._owed = 0  # bytes of acknowledgements since then
+        self._why: ProtocolError | None = None  # this end closed the connection
         self._window = _DEFAULT_WINDOW  # of the connection
         self._stream_window = _DEFAULT_WINDOW
         self._initial_window = _DEFAULT_WINDOW
@@ -144,7 +152,10 @@ class MessageStream(asyncio.BufferedProtocol):
                 self._transport.writelines((head, message))
             return size + FRAME_HEADER
         self._backlog.append(memoryview(_PREFIX.pack(0, len(message)) + message))
+        self._backlog_bytes += size + _HELD
         self._flush()
+        if self._backlog_bytes > self._most_backlog and not self._client:
+            self._give_up(f"no window for {len(self._backlog)} messages")
         return size + FRAME_HEADER * -(-size // self.max_frame)
 
     def close(self) -> None:
@@ -164,7 +175,7 @@ class MessageStream(asyncio.BufferedProtocol):
         """The peer has gone."""
         self._closed = True
         self._backlog.clear()
-        self._lost(error)
+        self._lost(self._why or error)
 
     def eof_received(self) -> bool:
         """The peer sends no more: it has gone, for us."""
@@ -172,11 +183,13 @@ class MessageStream(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The peer does not read what it is sent. A client reads on all the same, or both might wait for ever."""
+        self._unread, self._owed = True, 0
         if not self._client and self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It reads again."""
+        self._unread = False
         if not self._client and self._transport is not None and not self._closed:
             self._transport.resume_reading()
 
@@ -316,7 +329,7 @@ class MessageStream(asyncio.BufferedProtocol):
             if len(payload) != 8:
                 raise ProtocolError("a ping that has not 8 bytes")
             if not flags & _ACK:
-                self._write(_frame(Frame.PING, _ACK, 0, payload))
+                self._acknowledge(_frame(Frame.PING, _ACK, 0, payload))
         elif kind == Frame.HEADERS:
             self._headers(flags, stream, payload)
         elif kind in (Frame.RST_STREAM, Frame.PUSH_PROMISE):
@@ -344,7 +357,7 @@ class MessageStream(asyncio.BufferedProtocol):
                 if not _DEFAULT_FRAME <= value <= _MAX_FRAME:
                     raise ProtocolError(f"a largest frame of {value} bytes")
                 self.max_frame = value
-        self._write(_frame(Frame.SETTINGS, _ACK, 0, b""))
+        self._acknowledge(_frame(Frame.SETTINGS, _ACK, 0, b""))
         self._flush()
 
     def _window_update(self, stream: int, payload: bytes) -> None:
@@ -372,14 +385,28 @@ class MessageStream(asyncio.BufferedProtocol):
             self._window -= len(part)
             self._stream_window -= len(part)
             self._write(_frame(Frame.DATA, 0, _STREAM, part))
+            self._backlog_bytes -= len(part)
             if len(part) == len(piece):
                 self._backlog.popleft()
+                self._backlog_bytes -= _HELD
             else:
                 self._backlog[0] = piece[len(part) :]
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._closed:
             self._transport.write(data)
+
+    def _acknowledge(self, frame: bytes) -> None:
+        """Answer a frame of the peer's, which may not ask again and again without reading."""
+        self._write(frame)
+        self._owed += len(frame)
+        if self._unread and self._owed > _MOST_OWED:
+            raise ProtocolError(f"{self._owed} bytes of acknowledgements that the peer does not read")
+
+    def _give_up(self, why: str) -> None:
+        """End the connection while something is being sent; `lost` hears why as soon as that is over."""
+        self._why = ProtocolError(why)
+        self.close()
 
     def _fail(self, error: ProtocolError) -> None:
         """End the connection; `lost` hears why."""

@@ -175,6 +175,47 @@ def test_a_server_waits_for_a_peer_that_does_not_read() -> None:
         assert not end.wire.paused
 
 
+def test_what_a_server_holds_for_a_peer_without_a_window_is_bounded() -> None:
+    server = End("server", most=1000)
+    server.stream.feed(frame(Frame.SETTINGS, struct.pack(">HI", Setting.INITIAL_WINDOW_SIZE, 0)) + HELLO)
+    held = 0
+    while not server.wire.closed and held < 200_000:
+        held += 1
+        server.stream.send(b"0123456789")
+    assert 3000 < held < 5000
+    assert server.stream.send(b"x") == 0 and not server.lost  # nobody is told in the middle of sending
+    server.stream.connection_lost(None)
+    (why,) = server.lost
+    assert isinstance(why, ProtocolError) and "no window" in str(why) and not server.stream.waiting
+
+
+def test_what_was_held_and_sent_counts_no_more() -> None:
+    server = End("server", most=1000)
+    server.stream.feed(frame(Frame.SETTINGS, struct.pack(">HI", Setting.INITIAL_WINDOW_SIZE, 0)) + HELLO)
+    more = struct.pack(">I", 1000 * 15)
+    for _ in range(20):
+        for _ in range(1000):
+            server.stream.send(b"0123456789")
+        server.stream.feed(frame(Frame.WINDOW_UPDATE, more, stream=1) + frame(Frame.WINDOW_UPDATE, more))
+    assert not server.stream.waiting and not server.wire.closed
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("asked", [frame(Frame.PING, bytes(8)), frame(Frame.SETTINGS)])
+def test_a_peer_that_asks_and_does_not_read_is_left(role: str, asked: bytes) -> None:
+    end = End(role)
+    for reads in (True, False):
+        if not reads:
+            end.stream.pause_writing()
+        for _ in range(200):
+            end.stream.feed(asked * 1000)
+        if reads:
+            assert not end.lost
+    (why,) = end.lost
+    assert isinstance(why, ProtocolError) and "does not read" in str(why) and end.wire.closed
+    assert len(end.wire.sent) < 200 * 1000 * len(asked) + (1 << 20) + 1000
+
+
 @pytest.mark.parametrize(
     ("head", "ours"),
     [
