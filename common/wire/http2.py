@@ -28,6 +28,7 @@ _DEFAULT_WINDOW = 65_535
 _DEFAULT_FRAME = 16_384
 _SCRATCH = 1 << 16
 _MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
+_FIRST_BODY = 1 << 20  # bytes set aside for a message before they arrive; doubled as they do
 _JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
 _LEAST_BACKLOG = 1 << 20  # bytes that a server holds for a peer without a window, however short its messages are
 _HELD = 256  # bytes that a message costs beside its own while it is held
@@ -96,7 +97,8 @@ class MessageStream(asyncio.BufferedProtocol):
         self._frame_left = 0  # of the data frame that is being read
         self._unacknowledged = 0  # data bytes since the last window update
         self._prefix = bytearray()  # of the message that begins
-        self._body: bytearray | None = None  # of the message that is under way
+        self._body: bytearray | None = None  # of the message that is under way; may still be shorter than that is
+        self._body_size = 0  # of the whole message
         self._filled = 0
         # what is sent
         self._backlog: deque[memoryview] = deque()  # messages that wait for the peer's window
@@ -305,7 +307,7 @@ class MessageStream(asyncio.BufferedProtocol):
     def _begin(self, size: int) -> None:
         """A message begins whose end is not here yet."""
         if size:
-            self._body, self._filled = bytearray(size), 0
+            self._body, self._body_size, self._filled = bytearray(min(size, _FIRST_BODY)), size, 0
         else:
             self._received(b"")
 
@@ -315,9 +317,12 @@ class MessageStream(asyncio.BufferedProtocol):
         assert body is not None
         self._filled += size
         self._frame_left -= size
-        if self._filled == len(body):
+        if self._filled == self._body_size:
             self._body = None
             self._received(body)
+        elif self._filled == len(body):  # a new one, as the event loop still has a view of this
+            self._body = bytearray(min(2 * len(body), self._body_size))
+            self._body[: len(body)] = body
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == Frame.SETTINGS:

@@ -1,12 +1,17 @@
 """A stream with a connection to itself: against gRPC's own server, in pieces of any size, and with a peer that errs."""
 
 import asyncio
+import itertools
+import random
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.wire.http2 import PREFACE, Frame, MessageStream, ProtocolError, Setting, is_ours
 
@@ -98,6 +103,57 @@ def test_before_the_peers_settings_its_default_window_holds() -> None:
     server.stream.feed(opening[len(PREFACE) :])
     exchange_rest(client, server)
     assert server.messages == [message, b"second"] and not client.stream.waiting
+
+
+def message_frames(message: bytes, frames: list[int]) -> bytes:
+    """A message with its prefix, in data frames of these sizes, again and again."""
+    data, sizes, at, result = struct.pack(">BI", 0, len(message)) + message, itertools.cycle(frames), 0, b""
+    while at < len(data):
+        part = data[at : at + next(sizes)]
+        result += frame(Frame.DATA, part, stream=1)
+        at += len(part)
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.one_of(
+        st.integers(0, 1 << 17),
+        st.integers(-2, 2).map(lambda more: (1 << 20) + more),
+        st.integers(-2, 2).map(lambda more: (1 << 21) + more),
+        st.integers(1 << 20, 5 << 20),
+    ),
+    frames=st.lists(st.integers(1 << 12, 1 << 21), min_size=1, max_size=4),
+    pieces=st.lists(st.integers(1 << 10, 1 << 22), min_size=1, max_size=4),
+)
+def test_a_message_is_whole_however_it_grows(size: int, frames: list[int], pieces: list[int]) -> None:
+    server = End("server")
+    server.stream.feed(HELLO)
+    message = random.Random(size).randbytes(size)
+    wire = message_frames(message, frames) + message_frames(b"next", frames)
+    at = 0
+    for piece in itertools.cycle(pieces):
+        server.stream.feed(wire[at : at + piece])
+        at += piece
+        if at >= len(wire):
+            break
+    assert [len(m) for m in server.messages] == [size, 4] and server.messages == [message, b"next"]
+
+
+def test_what_a_message_says_of_its_size_takes_no_memory() -> None:
+    size, there = 64 << 20, 5 << 20
+    server = End("server", most=size)
+    server.stream.feed(HELLO)
+    start = frame(Frame.DATA, struct.pack(">BI", 0, size) + b"x", stream=1)
+    tracemalloc.start()
+    try:
+        server.stream.feed(start)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+        server.stream.feed(frame(Frame.DATA, bytes(there), stream=1))
+        assert tracemalloc.get_traced_memory()[0] < 4 * there
+    finally:
+        tracemalloc.stop()
+    assert not server.lost
 
 
 def exchange_rest(client: End, server: End) -> None:
