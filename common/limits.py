@@ -22,6 +22,7 @@ class Limits:
     queue_rows: int = 4096  # rows that wait for a stage
     run_rows: int = 64  # rows in one run of a stage; a larger request is run in parts
     stream_requests: int = 1024  # in flight on one stream
+    grpc_connections: int = 1024  # open at the gRPC door, of tiers and of everybody else
 
 
 DEFAULT_LIMITS = Limits()

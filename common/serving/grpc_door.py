@@ -19,7 +19,7 @@ from common.address import Address
 from common.errors import ConfigError
 from common.serving.bounds import bounds
 from common.serving.core import Core
-from common.serving.incoming import Incoming
+from common.serving.incoming import Connections, Incoming
 from common.serving.served import ServedStream
 from common.serving.tier_service import TierService
 from common.wire.channels import INFER_STREAM, SERVICE, server_options
@@ -40,7 +40,7 @@ class GrpcDoor:
         self._most = bounds(core.bundle.manifest, core.limits).message_bytes
         self._server = grpc.aio.server(options=server_options(self._most))
         self._listener: asyncio.Server | None = None
-        self._connections: set[asyncio.Transport] = set()
+        self._connections = Connections(core.limits.grpc_connections)
         self._folder = ""  # of the socket where gRPC's server listens
         self._health = health.aio.HealthServicer()
         self.servicer = TierService(core, describe)

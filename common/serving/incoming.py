@@ -14,38 +14,63 @@ from common.wire.http2 import PREFACE, MessageStream, is_ours
 
 log = logging.getLogger(__name__)
 
-HELLO_S = 10.0  # for the first bytes
+HELLO_S = 10.0  # for the first bytes; a tier must have called its method by then
 
 Serve = Callable[[asyncio.Transport], MessageStream]
+
+
+class Connections(set[asyncio.Transport]):
+    """The open connections of a door.
+
+    Args:
+        most: how many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._refused = 0
+
+    def admit(self, transport: asyncio.Transport) -> bool:
+        """Take a connection in, or close it at once."""
+        if len(self) < self._most:
+            self.add(transport)
+            return True
+        transport.abort()
+        self._refused += 1
+        if self._refused & (self._refused - 1) == 0:  # at 1, 2, 4, ...: a flood of them is no flood of lines
+            log.warning("%d connections are open at the gRPC door: %d refused so far", len(self), self._refused)
+        return False
 
 
 class Incoming(asyncio.Protocol):
     """A connection whose caller is not known yet.
 
     Args:
-        connections: those of the door that are open, for its end.
+        connections: those of the door that are open, for its bound and its end.
         serve: makes the protocol that serves a tier on a connection.
         behind: path of the socket where gRPC's server listens.
     """
 
-    def __init__(self, connections: set[asyncio.Transport], serve: Serve, behind: str) -> None:
+    def __init__(self, connections: Connections, serve: Serve, behind: str) -> None:
         self._connections = connections
         self._serve = serve
         self._behind = behind
         self._transport: asyncio.Transport
         self._head = bytearray()
-        self._timer: asyncio.TimerHandle
+        self._timer: asyncio.TimerHandle | None = None
+        self._stream: MessageStream | None = None  # once the caller is known as a tier
         self._joining: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller has connected."""
         self._transport = transport
-        self._connections.add(transport)
-        self._timer = asyncio.get_running_loop().call_later(HELLO_S, transport.abort)
+        if self._connections.admit(transport):
+            self._timer = asyncio.get_running_loop().call_later(HELLO_S, self._late)
 
     def connection_lost(self, error: Exception | None) -> None:
         """It has gone before it said anything, or while it was being joined."""
-        self._timer.cancel()
+        self._in_time()
         self._connections.discard(self._transport)
         if self._joining is not None:
             self._joining.cancel()
@@ -56,15 +81,24 @@ class Incoming(asyncio.Protocol):
         ours = is_ours(bytes(self._head))
         if ours is None:
             return
-        self._timer.cancel()
-        if ours:
-            stream = self._serve(self._transport)
+        if ours:  # the timer runs on
+            self._stream = stream = self._serve(self._transport)
             self._transport.set_protocol(stream)
             stream.connection_made(self._transport)
             stream.feed(bytes(self._head[len(PREFACE) :]))
         else:
+            self._in_time()
             self._transport.pause_reading()
             self._joining = asyncio.get_running_loop().create_task(self._join())
+
+    def _late(self) -> None:
+        """Leave a caller who has not said by now what it wants."""
+        if self._stream is None or not self._stream.called:
+            self._transport.abort()
+
+    def _in_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def _join(self) -> None:
         """Connect to gRPC's server and pass everything on, both ways."""

@@ -135,6 +135,11 @@ class MessageStream(asyncio.BufferedProtocol):
         return self
 
     @property
+    def called(self) -> bool:
+        """Whether a server's method was called, and messages may come."""
+        return not self._path
+
+    @property
     def waiting(self) -> bool:
         """Whether what was sent is still here, in part."""
         return bool(self._backlog) or (self._transport is not None and self._transport.get_write_buffer_size() > 0)

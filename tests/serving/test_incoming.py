@@ -9,8 +9,10 @@ import uvloop
 
 from common.address import Address
 from common.errors import ConfigError
+from common.limits import Limits
 from common.serving import incoming
-from common.wire.http2 import PREFACE
+from common.wire.channels import INFER_STREAM
+from common.wire.http2 import PREFACE, Frame, MessageStream
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import write_skip
@@ -38,7 +40,10 @@ def test_on_the_event_loop_that_tiers_run_on(tmp_path: Path) -> None:
     uvloop.run(main())
 
 
-@pytest.mark.parametrize("said", [b"", PREFACE, PREFACE[:5]])
+MARKED = PREFACE + bytes((0, 0, 6, Frame.SETTINGS, 0, 0, 0, 0, 0)) + b"\x6f\x66\0\0\0\1"
+
+
+@pytest.mark.parametrize("said", [b"", PREFACE, PREFACE[:5], MARKED])
 async def test_who_says_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     monkeypatch.setattr(incoming, "HELLO_S", 0.1)
     bundle, _ = write_skip(tmp_path)
@@ -50,6 +55,53 @@ async def test_who_says_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monk
             raise ConnectionResetError  # closed without a word is as good
         writer.close()
         await until(lambda: not door._connections)
+
+
+async def test_a_tier_that_has_called_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "HELLO_S", 0.05)
+    late: list[bool] = []
+    look = incoming.Incoming._late
+    monkeypatch.setattr(incoming.Incoming, "_late", lambda self: late.append(look(self) is None))
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        lost: list[Exception | None] = []
+        heard: list[bytes | bytearray] = []
+        stream = MessageStream(max_message_bytes=1000, received=heard.append, lost=lost.append)
+        stream.dial(path=INFER_STREAM, authority="test")
+        await asyncio.get_running_loop().create_connection(lambda: stream, address.host, address.port)
+        await until(lambda: bool(late))
+        stream.send(pb.Up(ping=pb.Ping(id=1)).SerializeToString())
+        await until(lambda: bool(heard))
+        assert not lost and len(door._connections) == 1
+        stream.close()
+        await until(lambda: not door._connections)
+
+
+async def test_connections_beyond_the_limit_are_closed_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, name="cloud", limits=Limits(grpc_connections=2))
+    async with served(tier) as (door, address):
+        held = [await asyncio.open_connection(address.host, address.port) for _ in range(2)]
+        await until(lambda: len(door._connections) == 2)
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), 5)
+                raise ConnectionResetError  # closed without a word is as good
+            writer.close()
+        assert len(door._connections) == 2
+        assert [r.getMessage() for r in caplog.records if "refused" in r.getMessage()] == [
+            "2 connections are open at the gRPC door: 1 refused so far",
+            "2 connections are open at the gRPC door: 2 refused so far",
+        ]
+        for _, writer in held:
+            writer.close()
+        await until(lambda: not door._connections)
+        async with grpc.aio.insecure_channel(str(address)) as channel:
+            describe = tier_pb2_grpc.TierStub(channel).Describe
+            assert (await describe(pb.DescribeRequest())).bundle == bundle.digest
 
 
 async def test_who_speaks_something_else_hears_what_grpc_says(tmp_path: Path) -> None:
