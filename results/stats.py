@@ -1,17 +1,13 @@
-"""Means over seeds with their intervals, and paired gaps between two answers to the same rows."""
+"""How tables write means over seeds and paired gaps; the intervals are those of `calibration.intervals`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 
-import numpy as np
-
+from calibration import intervals
+from calibration.thresholds import drop_upper_limit
 from common.types import Array
-
-_T95 = (0.0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # two-sided 95 %, by degrees of freedom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +23,10 @@ class Mean:
 
 
 def over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of one value per seed, up to ten."""
-    given = np.asarray(values, np.float64)
-    spread = float(given.std(ddof=1)) if len(given) > 1 else 0.0
-    return Mean(mean=float(given.mean()), half=_T95[len(given) - 1] * spread / sqrt(len(given)), count=len(given))
+    """The mean of one value per seed."""
+    found = intervals.over_seeds(values)
+    half = found.interval.high - found.mean if found.interval is not None else 0.0
+    return Mean(mean=found.mean, half=half, count=found.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +47,6 @@ def paired_gap(right_N: Array, reference_N: Array) -> Gap:
         reference_N: whether the reference's is.
     """
     worse, better, rows = int((reference_N & ~right_N).sum()), int((right_N & ~reference_N).sum()), len(right_N)
-    b, c, n = worse + 0.5, better + 0.5, rows + 2.0
-    centre, deviation = (b - c) / n, sqrt(max(b + c - (b - c) ** 2 / n, 0.0)) / n
-    two, one = NormalDist().inv_cdf(0.975) * deviation, NormalDist().inv_cdf(0.95) * deviation
-    return Gap(gap=(worse - better) / rows, low=centre - two, high=centre + two, upper=centre + one)
+    drop = intervals.gap_interval(reference_N, right_N)
+    upper = drop_upper_limit(worse, better, rows, intervals.CONFIDENCE)
+    return Gap(gap=(worse - better) / rows, low=drop.low, high=drop.high, upper=upper)

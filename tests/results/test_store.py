@@ -54,7 +54,7 @@ def test_a_table_has_a_line_per_row() -> None:
 def test_a_mean_over_seeds_has_students_interval() -> None:
     found = over_seeds([99.0, 99.2, 99.4])
     assert found.mean == pytest.approx(99.2)
-    assert found.half == pytest.approx(4.303 * 0.2 / 3**0.5)
+    assert found.half == pytest.approx(4.30265273 * 0.2 / 3**0.5)
     assert str(over_seeds([98.765])) == "98.76" or str(over_seeds([98.765])) == "98.77"
 
 
