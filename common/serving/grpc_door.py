@@ -6,10 +6,7 @@ Every connection is accepted here. Those of other tiers are served without gRPC'
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import tempfile
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,6 +17,7 @@ from common.errors import ConfigError
 from common.serving.bounds import bounds
 from common.serving.core import Core
 from common.serving.incoming import Connections, Incoming
+from common.serving.private_folder import PrivateFolder
 from common.serving.served import ServedStream
 from common.serving.tier_service import TierService
 from common.wire.channels import INFER_STREAM, SERVICE, server_options
@@ -41,7 +39,7 @@ class GrpcDoor:
         self._server = grpc.aio.server(options=server_options(self._most))
         self._listener: asyncio.Server | None = None
         self._connections = Connections(core.limits.grpc_connections)
-        self._folder = ""  # of the socket where gRPC's server listens
+        self._folder: PrivateFolder | None = None  # of the socket where gRPC's server listens
         self._health = health.aio.HealthServicer()
         self.servicer = TierService(core, describe)
         self._server.add_generic_rpc_handlers((self.servicer.handler(),))
@@ -67,8 +65,8 @@ class GrpcDoor:
 
     async def _listen(self, address: Address) -> None:
         loop = asyncio.get_running_loop()
-        self._folder = tempfile.mkdtemp(prefix="offramp-")  # for this user alone
-        behind = str(Path(self._folder) / "grpc")
+        self._folder = PrivateFolder()
+        behind = str(self._folder.path / "grpc")
 
         def incoming() -> Incoming:
             return Incoming(self._connections, self._serve, behind)
@@ -109,5 +107,5 @@ class GrpcDoor:
         self._remove_folder()
 
     def _remove_folder(self) -> None:
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()

@@ -17,8 +17,9 @@ from google.protobuf.message import DecodeError
 
 from common.address import parse_address
 from common.bundle import Bundle
-from common.errors import RequestError, Unavailable
+from common.errors import DeadlineExceeded, RequestError, Unavailable
 from common.limits import Limits
+from common.serving.bounds import bounds
 from common.serving.introduction import doubts
 from common.serving.metrics import Metrics
 from common.serving.status import error_from_wire
@@ -37,6 +38,7 @@ BROKEN_S = 4.0  # and after this long the stream is opened anew
 RETRY_S = 0.1
 CONNECT_S = 4.0
 INTRODUCTION_S = 10.0
+_MOST_UNSENT = 4  # of the largest requests; whatever a tier may have in flight fits
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class StreamLink:
         self._bundle = bundle
         self._metrics = metrics
         self._limits = limits
+        self._most_unsent = _MOST_UNSENT * bounds(bundle.manifest, limits).message_bytes
         self._pending: dict[str, _Pending] = {}
         self._stream: MessageStream | None = None
         self._heard = 0.0
@@ -75,6 +78,9 @@ class StreamLink:
         """Put a call on the stream."""
         if not self.up:
             call.ended(Unavailable(f"Upstream {self.address} is down."))
+            return
+        if self._stream is not None and self._stream.unsent > self._most_unsent:
+            call.ended(DeadlineExceeded(f"Upstream {self.address} does not take in time what it is sent."))
             return
         request = call.request
         message = up_bytes(request, self._bundle.manifest.codes(request.start_stage))
@@ -164,7 +170,7 @@ class StreamLink:
             if silent > SILENT_S and self.up:
                 log.warning("upstream %s has been silent for %.1f s: marked down", self.address, silent)
                 self._set_up(False)
-            if silent > PING_S / 2 and self._stream is not None and not self._stream.waiting:
+            if silent > PING_S / 2 and self._stream is not None and not self._stream.unsent:
                 self._ping()
 
     def _ping(self) -> None:

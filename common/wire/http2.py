@@ -28,7 +28,7 @@ _DEFAULT_WINDOW = 65_535
 _DEFAULT_FRAME = 16_384
 _SCRATCH = 1 << 16
 _MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
-_FIRST_BODY = 1 << 20  # bytes set aside for a message before they arrive; doubled as they do
+_FIRST_BODY = 1 << 20  # bytes set aside for a message before they arrive; doubled as they do, up to its size
 _JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
 _LEAST_BACKLOG = 1 << 20  # bytes that a server holds for a peer without a window, however short its messages are
 _HELD = 256  # bytes that a message costs beside its own while it is held
@@ -100,6 +100,7 @@ class MessageStream(asyncio.BufferedProtocol):
         self._body: bytearray | None = None  # of the message that is under way; may still be shorter than that is
         self._body_size = 0  # of the whole message
         self._filled = 0
+        self._first_body = _FIRST_BODY  # or as many bytes as the longest message had so far
         # what is sent
         self._backlog: deque[memoryview] = deque()  # messages that wait for the peer's window
         self._backlog_bytes = 0
@@ -140,9 +141,10 @@ class MessageStream(asyncio.BufferedProtocol):
         return not self._path
 
     @property
-    def waiting(self) -> bool:
-        """Whether what was sent is still here, in part."""
-        return bool(self._backlog) or (self._transport is not None and self._transport.get_write_buffer_size() > 0)
+    def unsent(self) -> int:
+        """Bytes of what was sent that are still here, since the peer has no window for them or does not read."""
+        written = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._backlog_bytes + written
 
     def send(self, message: bytes) -> int:
         """Send a message, now or when the peer has room; returns its bytes on the wire, framing included."""
@@ -182,6 +184,7 @@ class MessageStream(asyncio.BufferedProtocol):
         """The peer has gone."""
         self._closed = True
         self._backlog.clear()
+        self._backlog_bytes = 0
         self._lost(self._why or error)
 
     def eof_received(self) -> bool:
@@ -312,7 +315,7 @@ class MessageStream(asyncio.BufferedProtocol):
     def _begin(self, size: int) -> None:
         """A message begins whose end is not here yet."""
         if size:
-            self._body, self._body_size, self._filled = bytearray(min(size, _FIRST_BODY)), size, 0
+            self._body, self._body_size, self._filled = bytearray(min(size, self._first_body)), size, 0
         else:
             self._received(b"")
 
@@ -324,6 +327,7 @@ class MessageStream(asyncio.BufferedProtocol):
         self._frame_left -= size
         if self._filled == self._body_size:
             self._body = None
+            self._first_body = max(self._first_body, self._filled)
             self._received(body)
         elif self._filled == len(body):  # a new one, as the event loop still has a view of this
             self._body = bytearray(min(2 * len(body), self._body_size))
@@ -374,6 +378,8 @@ class MessageStream(asyncio.BufferedProtocol):
         if len(payload) != 4:
             raise ProtocolError("a window update that has not 4 bytes")
         more = struct.unpack(">I", payload)[0] & _LARGEST
+        if more == 0:
+            raise ProtocolError("a window update by 0 bytes")
         if stream == 0:
             self._window += more
         elif stream == _STREAM:

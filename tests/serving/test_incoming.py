@@ -117,11 +117,12 @@ async def test_who_speaks_something_else_hears_what_grpc_says(tmp_path: Path) ->
 async def test_an_address_is_taken_once(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
-        folder = door._folder
+        assert door._folder is not None
+        folder = door._folder.path
         with pytest.raises(ConfigError, match="cannot be opened"):
             async with served(make_tier(bundle, 0, 4, name="other"), address):
                 pass
         with pytest.raises(ConfigError, match="cannot be opened"):
             async with served(make_tier(bundle, 0, 4, name="other"), Address(host="192.0.2.1", port=0)):
                 pass
-    assert not Path(folder).exists()
+    assert not folder.exists()

@@ -1,4 +1,6 @@
 import asyncio
+import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from common.bundle import Bundle
 from common.errors import RequestError, Unavailable
+from common.serving.bounds import bounds
 from common.serving.upstream import Deliver
 from common.types import Answer, Degraded, Request
 from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
+from common.wire.http2 import Frame, Setting
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import Skip, write_skip
@@ -375,3 +379,56 @@ async def test_a_slow_spell_does_not_shut_the_door(network: Network) -> None:
         pool._recent.extend([0.5, 0.6, 0.7])
         assert not pool.in_vain(0.55)
         assert [pool.in_vain(0.1) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("window", [0, (1 << 31) - 1])
+async def test_what_waits_for_an_upstream_that_takes_nothing_is_bounded(network: Network, window: int) -> None:
+    """It speaks, so it is up; but it opens no window, or does not read."""
+    bundle, _ = network
+    pong = pb.Down(pong=pb.Pong(id=1)).SerializeToString()
+    more = struct.pack(">I", window // 2)
+    words = h2(Frame.SETTINGS, struct.pack(">HI", Setting.INITIAL_WINDOW_SIZE, window))
+    words += h2(Frame.HEADERS, b"\x88", flags=4, stream=1) + h2(Frame.WINDOW_UPDATE, more) * bool(window)
+
+    speaking: set[asyncio.Task[None]] = set()
+
+    async def speak(transport: asyncio.Transport) -> None:
+        transport.pause_reading()
+        transport.write(words)
+        try:
+            while not transport.is_closing():
+                transport.write(h2(Frame.DATA, struct.pack(">BI", 0, len(pong)) + pong, stream=1))
+                await asyncio.sleep(0.05)
+        finally:
+            transport.abort()
+
+    class Speaker(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            speaking.add(asyncio.create_task(speak(transport)))
+
+    held = socket.create_server(("127.0.0.1", 0))
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    async with (
+        await asyncio.get_running_loop().create_server(Speaker, sock=held),
+        calling(bundle, 0, 1, [local(held.getsockname()[1])], timeout_s=0.02) as (device, pool),
+    ):
+        await until(pool.up)
+        link: Any = next(iter(pool._links.values()))
+        most = 4 * bounds(bundle.manifest, device.limits).message_bytes
+        for _ in range(300):
+            answers = await ask(device, make_request(bundle, inputs(1024), point="full"))
+            assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)} and pool.up()
+            if link._stream.unsent > most:
+                break
+        unsent = link._stream.unsent
+        assert most < unsent < most + (1 << 19) and link.rows_in_flight == 0
+        answers = await ask(device, make_request(bundle, inputs(64), point="full"))
+        assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)}
+        assert link._stream.unsent == unsent
+        for task in speaking:
+            task.cancel()
+
+
+def h2(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload

@@ -98,11 +98,11 @@ def test_before_the_peers_settings_its_default_window_holds() -> None:
     opening = client.wire.taken()
     client.stream.send(message)
     client.stream.send(b"second")
-    assert client.stream.waiting
+    assert client.stream.unsent
     assert len(client.wire.sent) == 65_535 + 9 * 4  # four frames of at most 16 KB
     server.stream.feed(opening[len(PREFACE) :])
     exchange_rest(client, server)
-    assert server.messages == [message, b"second"] and not client.stream.waiting
+    assert server.messages == [message, b"second"] and not client.stream.unsent
 
 
 def message_frames(message: bytes, frames: list[int]) -> bytes:
@@ -156,6 +156,20 @@ def test_what_a_message_says_of_its_size_takes_no_memory() -> None:
     assert not server.lost
 
 
+def test_a_size_that_has_come_before_is_set_aside_at_once() -> None:
+    size = 4 << 20
+    message = message_frames(bytes(size), [1 << 23])
+    server = End("server")
+    server.stream.feed(HELLO)
+    for set_aside in (1 << 20, size):
+        server.stream.feed(message[:100])
+        assert len(server.stream.get_buffer(-1)) == set_aside - (100 - 9 - 5)
+        server.stream.feed(message[100:])
+    assert [len(m) for m in server.messages] == [size, size]
+    server.stream.feed(message_frames(bytes(2 * size), [1 << 24])[:100])
+    assert len(server.stream.get_buffer(-1)) == size - (100 - 9 - 5)  # a longer one has yet to arrive
+
+
 def exchange_rest(client: End, server: End) -> None:
     while client.wire.sent or server.wire.sent:
         server.stream.feed(client.wire.taken())
@@ -200,6 +214,8 @@ HELLO = frame(Frame.HEADERS, b"...." + PATH.encode(), flags=4, stream=1)
         frame(Frame.SETTINGS, struct.pack(">HI", Setting.INITIAL_WINDOW_SIZE, 1 << 31)),
         frame(Frame.WINDOW_UPDATE, b"\x7f\xff\xff\xff"),
         frame(Frame.WINDOW_UPDATE, b"123"),
+        frame(Frame.WINDOW_UPDATE, bytes(4)),
+        frame(Frame.WINDOW_UPDATE, b"\x80\0\0\0", stream=1),  # 0 beside the reserved bit
         frame(Frame.PING, b"123"),
         b"\xff" * 100,
     ],
@@ -242,7 +258,7 @@ def test_what_a_server_holds_for_a_peer_without_a_window_is_bounded() -> None:
     assert server.stream.send(b"x") == 0 and not server.lost  # nobody is told in the middle of sending
     server.stream.connection_lost(None)
     (why,) = server.lost
-    assert isinstance(why, ProtocolError) and "no window" in str(why) and not server.stream.waiting
+    assert isinstance(why, ProtocolError) and "no window" in str(why) and not server.stream.unsent
 
 
 def test_what_was_held_and_sent_counts_no_more() -> None:
@@ -253,7 +269,7 @@ def test_what_was_held_and_sent_counts_no_more() -> None:
         for _ in range(1000):
             server.stream.send(b"0123456789")
         server.stream.feed(frame(Frame.WINDOW_UPDATE, more, stream=1) + frame(Frame.WINDOW_UPDATE, more))
-    assert not server.stream.waiting and not server.wire.closed
+    assert not server.stream.unsent and not server.wire.closed
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
