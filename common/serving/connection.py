@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, "too_large", f"The request's head is longer than {most}.")
                 return
         path, _, query = self._url.partition(b"?")
-        route = self.hub.quick.get(path)
+        route = None if b"#" in query else self.hub.quick.get(path)  # the application cuts a fragment off
         if route is not None and not self._expects and self._parser.get_method() == b"POST":
             self._arriving = QuickExchange(self, route(headers, query), headers, keep_alive=self._keeps_alive())
         else:

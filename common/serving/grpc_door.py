@@ -24,6 +24,8 @@ from common.wire.channels import INFER_STREAM, SERVICE, server_options
 from common.wire.http2 import MessageStream
 from protos import tier_pb2 as pb
 
+FLUSH_S = 0.5  # for the last bytes of replies when the door closes
+
 
 class GrpcDoor:
     """A gRPC server in front of a tier.
@@ -98,12 +100,13 @@ class GrpcDoor:
             await self._health.set(service, state)
 
     async def stop(self) -> None:
-        """Close all connections. Drain first: what is still in flight is cancelled."""
+        """Close all connections, those of callers who read once they have what was said. Drain first: what is still
+        in flight is cancelled.
+        """
         if self._listener is not None:
             self._listener.close()
-        for transport in list(self._connections):
-            transport.abort()
-        await self._server.stop(grace=None)
+        await self._server.stop(grace=FLUSH_S)  # a tier may be through with a request before gRPC is with its reply
+        await self._connections.close(FLUSH_S)
         self._remove_folder()
 
     def _remove_folder(self) -> None:

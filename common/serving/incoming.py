@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from common.wire.http2 import PREFACE, MessageStream, is_ours
@@ -15,6 +16,7 @@ from common.wire.http2 import PREFACE, MessageStream, is_ours
 log = logging.getLogger(__name__)
 
 HELLO_S = 10.0  # for the first bytes; a tier must have called its method by then
+_LOOK_S = 0.002  # between two looks at connections that are about to end
 
 Serve = Callable[[asyncio.Transport], MessageStream]
 
@@ -41,6 +43,14 @@ class Connections(set[asyncio.Transport]):
         if self._refused & (self._refused - 1) == 0:  # at 1, 2, 4, ...: a flood of them is no flood of lines
             log.warning("%d connections are open at the gRPC door: %d refused so far", len(self), self._refused)
         return False
+
+    async def close(self, within_s: float) -> None:
+        """Close all as soon as they have sent what they hold, and the others when the time is over."""
+        until = time.monotonic() + within_s
+        while any(transport.get_write_buffer_size() for transport in self) and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+        for transport in list(self):
+            transport.abort()
 
 
 class Incoming(asyncio.Protocol):

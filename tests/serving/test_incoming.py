@@ -10,14 +10,16 @@ import uvloop
 from common.address import Address
 from common.errors import ConfigError
 from common.limits import Limits
-from common.serving import incoming
+from common.serving import grpc_door, incoming
+from common.serving.grpc_door import GrpcDoor
 from common.wire.channels import INFER_STREAM
 from common.wire.http2 import PREFACE, Frame, MessageStream
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import write_skip
 from tests.serving.chains import ask, inputs, make_request, make_tier
-from tests.serving.sockets import calling, served, until
+from tests.serving.doors import FakeCore, digits
+from tests.serving.sockets import LOOPBACK, calling, served, until
 
 
 def test_on_the_event_loop_that_tiers_run_on(tmp_path: Path) -> None:
@@ -126,3 +128,47 @@ async def test_an_address_is_taken_once(tmp_path: Path) -> None:
             async with served(make_tier(bundle, 0, 4, name="other"), Address(host="192.0.2.1", port=0)):
                 pass
     assert not folder.exists()
+
+
+async def test_a_reply_under_way_arrives_although_the_door_closes(tmp_path: Path) -> None:
+    """A drained tier is through with the request; gRPC's library is not yet."""
+    core = FakeCore(tmp_path, digits())
+    core.hold = asyncio.Event()
+    door = GrpcDoor(core, pb.DescribeReply())
+    port = await door.start(LOOPBACK)
+    pixels = pb.Tensor(name="image", dtype=pb.DTYPE_UINT8, shape=[1, 1, 28, 28], data=bytes(784))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = pb.InferRequest(bundle=core.bundle.digest, row_ids=[7], tensors=[pixels])
+        call = tier_pb2_grpc.TierStub(channel).Infer(request)
+        await until(lambda: bool(core.requests))
+        core.hold.set()
+        await door.stop()
+        assert [answer.row_id for answer in (await call).answers] == [7]
+
+
+async def test_what_was_said_to_a_tier_arrives_although_the_door_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_door, "FLUSH_S", 30.0)
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(MARKED)
+        assert await reader.readexactly(9)  # its settings: it serves a tier
+        said = 32 << 20  # more than sockets hold
+        next(iter(door._connections)).write(bytes(said))
+        stopping = asyncio.create_task(door.stop())
+        heard = len(await reader.read(1 << 16))
+        assert not stopping.done()
+        while piece := await _read(reader):
+            heard += len(piece)
+        await stopping
+        assert heard >= said
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(1 << 20)
+    except ConnectionResetError:
+        return b""
