@@ -18,7 +18,7 @@ class Limits:
     json_depth: int = 16  # nested arrays and objects
 
     # per tier
-    buffered_bytes: int = 256 << 20  # of HTTP bodies that are still arriving
+    buffered_bytes: int = 256 << 20  # of HTTP bodies beyond 64 KiB that arrive or wait for their answer
     queue_rows: int = 4096  # rows that wait for a stage
     run_rows: int = 64  # rows in one run of a stage; a larger request is run in parts
     stream_requests: int = 1024  # in flight on one stream

@@ -25,6 +25,7 @@ from common.types import NEVER, Answer, Deadline, Request, Rows
 log = logging.getLogger(__name__)
 
 _ONE = (0,)
+_READERS = 4  # threads that read bodies; the other bodies wait here, where a caller who leaves takes his along
 _INTERNAL = error_body("internal", "The request failed on this tier. The tier goes on.")
 
 
@@ -46,6 +47,7 @@ class Predictions:
         self.bodies = Bodies(core.bundle.manifest, core.limits)
         self.fresh_id = fresh_ids()
         self.tasks: set[asyncio.Task[Any]] = set()  # bodies that are read in a thread
+        self.readers = asyncio.Semaphore(_READERS)
 
     def begin(self, head: Head, query: bytes, body: bytes, respond: Respond) -> Prediction:
         """Answer a request whose body is there."""
@@ -117,9 +119,18 @@ class Prediction:
             work.withdraw()
 
     async def _read_elsewhere(self, body: bytes, query: bytes, started: float) -> None:
+        shared, kind = self._shared, self._head.content_type
+
+        def read_through(done: asyncio.Future[Parsed]) -> None:
+            shared.readers.release()
+            if not done.cancelled():
+                done.exception()  # perhaps nobody waits for it any more
+
         try:
-            parsed = await asyncio.to_thread(self._shared.bodies.read, body, self._head.content_type, query)
-            self._ask(parsed, started)
+            await shared.readers.acquire()
+            reading = asyncio.get_running_loop().run_in_executor(None, shared.bodies.read, body, kind, query)
+            reading.add_done_callback(read_through)
+            self._ask(await asyncio.shield(reading), started)
         except Exception as error:
             self.fail(error)
 

@@ -43,7 +43,7 @@ class RestDoor:
         self._predictions = Predictions(core)
         self._pages = pages(core, self._predictions.bodies.types)
         self._callers = Callers()
-        self._buffered = 0  # bytes of bodies that are still arriving
+        self._buffered = 0  # bytes of bodies that arrive or wait for their answer
         self.quick = {b"/predict": self._quick_predict}  # for a server that can do without ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,8 +94,15 @@ class RestDoor:
             body = await self._body(receive, head.content_length)
         except RequestError as error:
             return predictions.refusal(error, head.request_id)
+        try:
+            return await self._answered(head, scope["query_string"], body, receive)
+        finally:
+            self._buffered -= len(body)
+
+    async def _answered(self, head: Head, query: bytes, body: bytes, receive: Receive) -> Reply:
+        """Answer a request whose body is there; raises Gone."""
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        prediction = predictions.begin(head, scope["query_string"], body, replied.set_result)
+        prediction = self._predictions.begin(head, query, body, replied.set_result)
         if replied.done():
             return replied.result()
         caller = self._callers.enter(receive)
@@ -110,34 +117,31 @@ class RestDoor:
             self._callers.leave(caller)
 
     async def _body(self, receive: Receive, declared: int) -> bytes:
-        """The whole body, never more than the limit; what is buffered for all callers is bounded too."""
+        """The whole body, never more than the limit; what is held for all callers is bounded too.
+
+        It counts as held until the caller of this method takes it off again.
+        """
         limit = self._limits.body_bytes
         if declared > limit:
             raise self._predictions.too_long()
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        chunk: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            if len(chunk) > limit:
-                raise self._predictions.too_long()
-            return chunk
-        chunks = [chunk]
-        length = len(chunk)
-        self._buffered += length
+        chunks: list[bytes] = []
+        length = 0
+        more = True
         try:
-            while message.get("more_body", False):
+            while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Gone
-                chunk = message.get("body", b"")
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
                 chunks.append(chunk)
                 length += len(chunk)
                 self._buffered += len(chunk)
                 if length > limit:
                     raise self._predictions.too_long()
-                if self._buffered > self._limits.buffered_bytes:
-                    raise Overloaded("Too many large bodies are arriving at once: retry later.")
-            return b"".join(chunks)
-        finally:
+                if len(chunks) > 1 and self._buffered > self._limits.buffered_bytes:
+                    raise Overloaded("Too many large bodies are here at once: retry later.")
+        except BaseException:
             self._buffered -= length
+            raise
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from common.errors import Cancelled, DeadlineExceeded, Overloaded, RequestError, Unavailable
 from common.limits import Limits
+from common.serving.bodies import Parsed
+from common.serving.prediction import _READERS
 from common.serving.rest import RestDoor
 from common.types import Deadline
 from tests.serving.doors import FakeCore, digits, labels
@@ -241,6 +244,55 @@ async def test_bodies_of_all_callers_together_are_bounded(core: FakeCore) -> Non
     other.body(b" ")
     await other.task
     assert other.sent[0]["status"] == 400 and door._buffered == 0
+
+
+async def test_bodies_count_until_they_are_answered(core: FakeCore) -> None:
+    core.hold = asyncio.Event()
+    door = RestDoor(core)
+    first, second = Call(door), Call(door)
+    inputs = orjson.dumps({"inputs": rows(1)})
+    first.body(inputs, more=True)
+    first.body(b" " * 3500)
+    while not core.requests:
+        await asyncio.sleep(0.001)
+    second.body(inputs, more=True)
+    second.body(b" " * 3500)
+    await second.task
+    assert second.sent[0]["status"] == 429
+    core.hold.set()
+    await first.task
+    assert first.sent[0]["status"] == 200 and door._buffered == 0
+
+
+async def test_bodies_wait_for_a_thread_where_they_can_be_taken_back(
+    core: FakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pool of threads has queued it keeps, whether or not its caller is still there."""
+    door = RestDoor(core)
+    bodies = door._predictions.bodies
+    at_work, go = Semaphore(0), Event()
+    read = bodies.read
+
+    def slow(*args: Any) -> Parsed:
+        at_work.release()
+        assert go.wait(30)
+        return read(*args)
+
+    monkeypatch.setattr(bodies, "read_quickly", lambda *_: None)
+    monkeypatch.setattr(bodies, "read", slow)
+    calls = [Call(door) for _ in range(_READERS + 3)]
+    for call in calls:
+        call.body(orjson.dumps({"inputs": rows(1)}))
+    for _ in range(_READERS):
+        await asyncio.to_thread(at_work.acquire)
+    calls[0].leave()  # one that is being read: its thread is not free before it is through
+    calls[-1].leave()  # one that waits
+    await asyncio.gather(calls[0].task, calls[-1].task)
+    assert not at_work.acquire(blocking=False)
+    go.set()
+    await asyncio.gather(*(call.task for call in calls))
+    assert [call.sent[0]["status"] for call in calls[1:-1]] == [200] * (_READERS + 1)
+    assert len(core.requests) == _READERS + 1
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
