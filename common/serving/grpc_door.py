@@ -6,7 +6,6 @@ Every connection is accepted here. Those of other tiers are served without gRPC'
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,6 +16,7 @@ from common.errors import ConfigError
 from common.serving.bounds import bounds
 from common.serving.core import Core
 from common.serving.incoming import Connections, Incoming
+from common.serving.listening import listen
 from common.serving.private_folder import PrivateFolder
 from common.serving.served import ServedStream
 from common.serving.tier_service import TierService
@@ -66,20 +66,13 @@ class GrpcDoor:
         return port
 
     async def _listen(self, address: Address) -> None:
-        loop = asyncio.get_running_loop()
         self._folder = PrivateFolder()
         behind = str(self._folder.path / "grpc")
 
         def incoming() -> Incoming:
             return Incoming(self._connections, self._serve, behind)
 
-        if address.host == "::" and socket.has_dualstack_ipv6():
-            held = socket.create_server((address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=True)
-            self._listener = await loop.create_server(incoming, sock=held, start_serving=False)
-        else:
-            self._listener = await loop.create_server(
-                incoming, address.host, address.port, backlog=2048, start_serving=False
-            )
+        self._listener = await listen(incoming, address.host, address.port)
         self._server.add_insecure_port(f"unix:{behind}")
 
     def _serve(self, transport: asyncio.Transport) -> MessageStream:

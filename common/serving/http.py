@@ -14,6 +14,7 @@ from common.errors import ConfigError
 from common.serving.asgi import AsgiApp
 from common.serving.connection import Connection
 from common.serving.hub import HttpLimits, Hub
+from common.serving.listening import listen
 
 __all__ = ["HttpLimits", "HttpServer", "check_free"]
 
@@ -88,15 +89,13 @@ class HttpServer:
         self._server = None
 
     async def _listen(self, host: str, port: int, shared: bool) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: Connection(self._hub), host, port, backlog=2048, reuse_port=shared or None
-            )
+            self._server = await listen(lambda: Connection(self._hub), host, port, shared=shared)
+            await self._server.start_serving()
         except OSError as error:
             raise _taken(host, port, error) from None
         self.port = self._server.sockets[0].getsockname()[1]
-        self._sweeper = loop.create_task(self._sweep())
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def _all_closed(self) -> None:
         """Wait until the connections that are being closed have sent what they still hold."""
@@ -120,7 +119,7 @@ async def check_free(host: str, port: int) -> None:
     if not port:
         return
     try:
-        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+        server = await listen(asyncio.Protocol, host, port)
     except OSError as error:
         raise _taken(host, port, error) from None
     server.close()
