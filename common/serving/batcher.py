@@ -1,17 +1,20 @@
 """Batching without waiting: rows of all callers join while the runtime is busy; a free runtime starts at once.
 
 Runs that are expected to stay under a millisecond happen inline in the event loop, longer ones on the
-runtime's one thread. There is no timer: what has arrived when the runtime becomes free is the batch.
+runtime's one thread. There is no timer: what has arrived when the runtime becomes free is the batch. The thread takes
+its next batch itself, so that the runtime does not wait while the event loop sees to the rows that have just run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from common.errors import Unavailable
 from common.runtimes import StageRunner
@@ -109,6 +112,7 @@ class Batcher:
         self._queues: dict[int, deque[Chunk]] = {stage: deque() for stage in runners}
         self.costs: dict[int, RunCost] = {stage: RunCost() for stage in runners}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
+        self._lock = threading.Lock()  # for the queues, `rows` and `_busy`: the thread takes its batches itself
         self._busy = False  # a run under way, or a turn that is scheduled
         self._solo = Solo()
         self.rows = 0  # waiting
@@ -117,37 +121,37 @@ class Batcher:
     def submit(self, stage: int, chunk: Chunk) -> None:
         """Queue a chunk for a stage; it runs as soon as the runtime is free."""
         chunk.waiting_since = time.monotonic()
-        self._queues[stage].append(chunk)
-        self.rows += len(chunk.ids)
-        self._wake()
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._thread.shutdown(wait=False)
-
-    def _wake(self) -> None:
-        """See that waiting rows run: now where callers come one by one, else after this round of the loop."""
-        if self._busy or not self.rows:
-            return
-        self._busy = True
+        with self._lock:
+            self._queues[stage].append(chunk)
+            self.rows += len(chunk.ids)
+            if self._busy:
+                return
+            self._busy = True
         if self._solo.now():
             self._turn()
-        else:
+        else:  # after this round of the loop: others may come in it
             asyncio.get_running_loop().call_soon(self._turn)
 
+    def close(self) -> None:
+        """Let the thread end after the run under way; what waits is dropped."""
+        with self._lock:
+            for queue in self._queues.values():
+                queue.clear()
+            self.rows = 0
+        self._thread.shutdown(wait=False)
+
     def _turn(self) -> None:
-        """Run what waits, until nothing does, a run goes to the thread, or the event loop wants its turn."""
+        """Run what waits, until nothing does, runs go to the thread, or the event loop wants its turn."""
         for _ in range(RUNS_PER_TURN):
-            stage, chunks = self._next_batch()
-            if chunks and not self._inline(stage, chunks):
-                self._to_thread(stage, chunks)
+            stage, chunks, expired = self._next_batch()
+            self._expired(expired)
+            if not chunks:
                 return
-            if chunks:
-                self._run_inline(stage, chunks)
-            if not self.rows:
-                self._busy = False
+            if not self._inline(stage, chunks):
+                self._thread.submit(self._run_on, asyncio.get_running_loop(), stage, chunks)
                 return
-            if not self._solo.now():
+            self._run_inline(stage, chunks)
+            if self.rows and not self._solo.now():
                 break
         asyncio.get_running_loop().call_soon(self._turn)
 
@@ -157,16 +161,28 @@ class Batcher:
     def _run_inline(self, stage: int, chunks: list[Chunk]) -> None:
         self._begun(chunks)
         try:
-            tensors, outputs, seconds = self._run(stage, chunks)
+            ran = self._run(stage, chunks)
         except Exception as error:
             self._failed(stage, chunks, error)
         else:
-            self._ran(stage, chunks, tensors, outputs, seconds)
+            self._ran(stage, chunks, *ran)
 
-    def _to_thread(self, stage: int, chunks: list[Chunk]) -> None:
-        self._begun(chunks)
-        run = asyncio.get_running_loop().run_in_executor(self._thread, self._run, stage, chunks)
-        run.add_done_callback(lambda done: self._thread_done(stage, chunks, done))
+    def _run_on(self, loop: asyncio.AbstractEventLoop, stage: int, chunks: list[Chunk]) -> None:
+        """On the thread: run after run while rows wait; the event loop hears of each."""
+        while chunks:
+            self._begun(chunks)
+            try:
+                ran = self._run(stage, chunks)
+            except Exception as error:
+                done = partial(self._failed, stage, chunks, error)
+            else:
+                done = partial(self._ran, stage, chunks, *ran)
+            stage, chunks, expired = self._next_batch()
+            loop.call_soon_threadsafe(self._thread_ran, done, expired)
+
+    def _thread_ran(self, done: Callable[[], None], expired: list[Chunk]) -> None:
+        self._expired(expired)
+        done()
 
     def _begun(self, chunks: list[Chunk]) -> None:
         self._solo.saw(len(chunks))
@@ -179,24 +195,6 @@ class Batcher:
         tensors = _join([chunk.tensors for chunk in chunks])
         started = time.monotonic()
         return tensors, self._runners[stage].run(tensors), time.monotonic() - started
-
-    def _thread_done(
-        self, stage: int, chunks: list[Chunk], done: asyncio.Future[tuple[Tensors, Tensors, float]]
-    ) -> None:
-        """Give the free thread what waits already, and only then see to the rows that have just run."""
-        next_stage, waiting = self._next_batch()
-        if waiting:
-            self._to_thread(next_stage, waiting)
-        else:
-            self._busy = False
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is not None:
-            self._failed(stage, chunks, error)
-        else:
-            self._ran(stage, chunks, *done.result())
-        self._wake()
 
     def _ran(self, stage: int, chunks: list[Chunk], tensors: Tensors, outputs: Tensors, seconds: float) -> None:
         rows = sum(map(len, chunks))
@@ -215,14 +213,28 @@ class Batcher:
         for chunk in chunks:
             chunk.job.abort(Unavailable(f"Stage {stage} failed on this tier.", "stage_failed"))
 
-    def _next_batch(self) -> tuple[int, list[Chunk]]:
-        """The chunk that has waited longest, joined by those that may share its run."""
-        waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
-        if not waiting:
-            return 0, []
-        stage = waiting[0][1] if len(waiting) == 1 else min(waiting)[1]
+    def _expired(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._expire(chunk)
+
+    def _next_batch(self) -> tuple[int, list[Chunk], list[Chunk]]:
+        """Take the chunk that has waited longest and those that may share its run, and what expired meanwhile.
+
+        When there is none, the runtime is free from now on.
+        """
+        expired: list[Chunk] = []
+        with self._lock:
+            while self.rows:
+                waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
+                stage = waiting[0][1] if len(waiting) == 1 else min(waiting)[1]
+                if taken := self._take(self._queues[stage], expired):
+                    return stage, taken, expired
+            self._busy = False
+            return 0, [], expired
+
+    def _take(self, queue: deque[Chunk], expired: list[Chunk]) -> list[Chunk]:
+        """Chunks from one queue for one run; those nobody waits for are dropped."""
         now = time.monotonic()
-        queue = self._queues[stage]
         taken: list[Chunk] = []
         kept: list[Chunk] = []
         rows = 0
@@ -233,7 +245,7 @@ class Batcher:
                 self.rows -= size
             elif job.request.deadline.at <= now:
                 self.rows -= size
-                self._expire(chunk)
+                expired.append(chunk)
             elif not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
                 taken.append(chunk)
                 rows += size
@@ -244,7 +256,7 @@ class Batcher:
                 kept.append(chunk)
         if kept:
             queue.extendleft(reversed(kept))
-        return stage, taken
+        return taken
 
 
 def _join(parts: list[Tensors]) -> Tensors:

@@ -16,6 +16,8 @@ from common.serving.workers import on_leash
 
 log = logging.getLogger(__name__)
 
+_SWITCH_S = 5e-4  # a runtime's thread that is back from a run waits so long for a busy event loop, not 5 ms
+
 ServerFactory = Callable[[], TierServer]
 
 
@@ -46,6 +48,7 @@ async def _serve(server_of: ServerFactory, worker: Sequence[str], leashed: bool)
         if leashed:
             leash = await on_leash(server.metrics.text, stop.set)
         _rest_garbage_collection()
+        sys.setswitchinterval(_SWITCH_S)
         print(server.summary(), flush=True)
         await stop.wait()
         log.info("draining")

@@ -1,10 +1,11 @@
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from common.errors import DeadlineExceeded
+from common.errors import DeadlineExceeded, Unavailable
 from common.limits import Limits
 from common.serving.batcher import INLINE_S, RunCost, Solo
 from common.types import Degraded, Tensors
@@ -70,6 +71,43 @@ async def test_what_waits_too_long_for_the_runtime(slow) -> None:
         await second
 
 
+async def test_the_runtime_goes_on_with_what_waits_while_the_event_loop_is_busy(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, limits=Limits(run_rows=2))
+    gated = Gated(tier.runners[0])
+    tier.runners[0] = gated  # type: ignore[index]
+    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    tasks = [asyncio.create_task(ask(tier, make_request(bundle, inputs(2, seed)))) for seed in range(3)]
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    gated.gate.release(2)
+    until = time.monotonic() + 20
+    while len(gated.rows) < 3 and time.monotonic() < until:
+        time.sleep(0.001)  # the loop stands still all along
+    begun = list(gated.rows)
+    gated.gate.release(1000)
+    await asyncio.gather(*tasks)
+    await tier.close()
+    assert begun == [2, 2, 2]
+
+
+async def test_a_stage_that_fails_on_the_thread_fails_its_rows_alone(slow) -> None:
+    bundle, _, tier, gated = slow
+    first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    whole, gated.stage = gated.stage, None
+    second = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
+    await asyncio.sleep(0)
+    gated.gate.release(1000)
+    with pytest.raises(Unavailable):
+        await first
+    with pytest.raises(Unavailable):
+        await second
+    gated.stage = whole
+    assert len(await ask(tier, make_request(bundle, inputs(3)))) == 3
+
+
 async def test_between_two_stages_an_expired_row_has_its_exit(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4, upstream=Scripted(lambda request, deliver: None))
@@ -98,8 +136,6 @@ async def test_rows_that_expire_behind_an_exit_are_answered_from_it(tmp_path: Pa
         runtime, precision = "late", "float32"
 
         def run(self, tensors: Tensors) -> Tensors:
-            import time
-
             time.sleep(0.05)  # the deadline passes while stage 0 runs
             return stage.run(tensors)
 
