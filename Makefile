@@ -77,7 +77,7 @@ bench: $(DEV_READY)
 	$(DEV)/python -m benchmarks $(ONLY)
 
 soak: $(DEV_READY)
-	$(DEV)/python -m benchmarks.soak
+	$(DEV)/python -m benchmarks soak
 
 chaos: $(DEV_READY)
 	$(DEV)/pytest -rA --capture=no -m chaos tests/long

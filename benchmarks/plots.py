@@ -82,20 +82,33 @@ def _batching(axes: Any, document: Document) -> None:
 
 
 def _scale(axes: Any, document: Document) -> None:
-    """Throughput by the number of devices, and time per request over many requests."""
-    for name, colour in (("offramp", _OURS), ("bare", _THEIRS)):
-        values = [document["medians"][f"devices, {name}, {n}"]["rate"]["median"] for n in scale.DEVICES]
-        axes[0].plot(scale.DEVICES, values, color=colour, marker="o", label=name)
-    axes[0].set_xscale("log", base=2)
-    axes[0].set_xticks(scale.DEVICES, [str(n) for n in scale.DEVICES])
-    axes[0].set(title="requests/s on one edge", xlabel="devices, one request in flight each", ylim=(0, None))
-    axes[0].legend(fontsize=7)
-    each = document["settings"]["requests"] / scale.PARTS
-    axes[1].plot([each * (k + 1) for k in range(scale.PARTS)], document["soak"]["us"], color=_OURS, marker="o")
-    axes[1].set(title="us per request, one door", xlabel="requests so far", ylim=(0, None))
+    """Throughput by the number of devices, and rows per second by the rows of a request."""
+    for axis, of, counts, names, title in (
+        (axes[0], "devices", scale.DEVICES, {"offramp": "offramp", "bare": "bare streams"}, "requests/s on one edge"),
+        (axes[1], "rows", scale.ROWS, {"offramp": "offramp", "floor": "floor"}, "rows/s, one client"),
+    ):
+        for name, label in names.items():
+            values = [document["medians"][f"{of}, {name}, {n}"]["rate"]["median"] for n in counts]
+            axis.plot(counts, values, color=_OURS if name == "offramp" else _THEIRS, marker="o", label=label)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(counts, [str(n) for n in counts])
+        axis.set(title=title, ylim=(0, None))
+        axis.legend(fontsize=7)
+    axes[0].set_xlabel("devices, one request in flight each")
+    axes[1].set_xlabel("rows per request")
+
+
+def _soak(axes: Any, document: Document) -> None:
+    """Time and memory per request over a million requests."""
+    found = document["rounds"]["part"]
+    each = document["settings"]["requests"] / len(found) / 1e6
+    upto = [each * (part + 1) for part in range(len(found))]
+    for axis, what, title in ((axes[0], "us", "us per request, one door"), (axes[1], "mb", "RSS, MB")):
+        axis.plot(upto, [part[what] for part in found], color=_OURS, marker="o")
+        axis.set(title=title, xlabel="million requests so far", ylim=(0, None))
 
 
 _PLOTS: dict[str, Callable[[Any, Document], None]] = {
-    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale, "fog": fog.draw,
+    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale, "soak": _soak, "fog": fog.draw,
 }  # fmt: skip
 _SHAPES = {"fog": fog.SHAPE}

@@ -32,6 +32,7 @@ class Recorder:
         self.notes: list[str] = []
         self._cells: Cells = {}
         self._loads: list[float] = []
+        self._machine = machine()  # now: the checkout may change while this runs
         self._started = time.monotonic()
 
     def add(self, cell: str, **numbers: float) -> None:
@@ -68,7 +69,7 @@ class Recorder:
         }
         document = {
             "benchmark": self.name,
-            "machine": machine(),
+            "machine": self._machine,
             "settings": self.settings,
             "load_average": self._loads,
             "seconds": round(time.monotonic() - self._started, 1),

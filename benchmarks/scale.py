@@ -1,6 +1,5 @@
-"""Cost as work grows: many requests, many devices on one edge, many rows in a request.
+"""Cost as work grows: many devices on one edge, many rows in a request (many requests: benchmarks/soak.py).
 
-Requests: a device with its REST door, asked in process; time per request and memory must stay where they are.
 Devices: one edge with 1 to 256 streams, each with one request in flight, against as many bare streams of the same
 payload. Rows: array files of 1 to 256 rows over REST, against the bare floor,
 client and server on one core.
@@ -18,40 +17,15 @@ from benchmarks.tiers import Tiers
 
 DEVICES = (1, 8, 64, 256)
 ROWS = (1, 4, 16, 64, 256)
-PARTS = 10
 
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
     rounds, seconds = (2, 0.5) if quick else (10, 1.0)
-    count = 10_000 if quick else 200_000
-    recorder = Recorder("scale", rounds=rounds, seconds_per_cell=seconds, requests=count)
-    flat = soak(count)
+    recorder = Recorder("scale", rounds=rounds, seconds_per_cell=seconds)
     _rows(recorder, rounds, seconds)
     memory = _devices(recorder, rounds, seconds)
-    return recorder.save(keep=not quick, soak=flat, edge_mb=memory, ratios=_ratios(recorder))
-
-
-def soak(count: int) -> dict[str, list[float]]:
-    """So many requests through one door in process, in PARTS: microseconds per request, and memory at each end."""
-    tiers = Tiers("soak", {"device": 1, "edge": "rest"})
-    worker = python("benchmarks.scale_worker", "soak", str(tiers.config), piped=True, log=BUILT / "soak.log")
-    try:
-        worker.ask(count=2_000, parts=1)
-        flat: dict[str, list[float]] = worker.ask(count=count, parts=PARTS)
-        return flat
-    finally:
-        worker.stop()
-
-
-def soak_table(flat: dict[str, list[float]], count: int) -> str:
-    """Time and memory per part."""
-    each = count // PARTS
-    rows = [
-        [f"{each * part:,} to {each * (part + 1):,}", number(us), f"{mb:.1f}"]
-        for part, (us, mb) in enumerate(zip(flat["us"], flat["mb"], strict=True))
-    ]
-    return table(["requests", "us per request", "RSS MB"], rows)
+    return recorder.save(keep=not quick, edge_mb=memory, ratios=_ratios(recorder))
 
 
 def _rows(recorder: Recorder, rounds: int, seconds: float) -> None:
@@ -136,8 +110,6 @@ def tables(document: Document) -> str:
         rows.append([*row, times(ratios[f"rows, {count}"]), number(ours["rate"]["median"])])
     return "\n\n".join(
         [
-            "Requests through one door:",
-            soak_table(document["soak"], document["settings"]["requests"]),
             "Devices on one edge, one request in flight each:",
             table(["devices", "requests/s", "bare streams /s", "ratio", "p50 us", "edge RSS MB"], devices),
             "Rows per request, one client:",

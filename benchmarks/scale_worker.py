@@ -1,6 +1,6 @@
 """The client side of the scale benchmark, as processes of their own.
 
-`soak BUNDLE-CONFIG`: a device and its REST door in this process; questions {"count", "parts"}.
+`soak BUNDLE-CONFIG`: a device and its REST door in this process; questions {"count"}.
 `devices CONFIG PORT`: many devices, each with a stream of its own to one edge, or as many bare streams; questions
 {"devices", "seconds", "bare"}. A device here relays: the edge runs all stages.
 """
@@ -47,19 +47,15 @@ class Soak:
         self._server = _compose(config, "device")
         self._server.tier.ready = True
         self._door = RestDoor(self._server.tier)
-        self._bodies = [request.split(b"\r\n\r\n", 1)[1] for request in requests("npy", accepted_inputs())]
+        bodies = [request.split(b"\r\n\r\n", 1)[1] for request in requests("npy", accepted_inputs())]
+        self._bodies = itertools.cycle(bodies)
 
-    async def run(self, count: int, parts: int) -> dict[str, Any]:
-        """Per part of the requests: microseconds per request, and resident memory at its end."""
-        bodies = itertools.cycle(self._bodies)
-        seconds, memory = [], []
-        for _ in range(parts):
-            begin = time.perf_counter()
-            for _ in range(count // parts):
-                await self._one(next(bodies))
-            seconds.append((time.perf_counter() - begin) / (count // parts) * 1e6)
-            memory.append(_resident_mb())
-        return {"us": seconds, "mb": memory}
+    async def run(self, count: int) -> dict[str, float]:
+        """Microseconds per request, and resident memory at the end."""
+        begin = time.perf_counter()
+        for _ in range(count):
+            await self._one(next(self._bodies))
+        return {"us": (time.perf_counter() - begin) / count * 1e6, "mb": _resident_mb()}
 
     async def _one(self, body: bytes) -> None:
         statuses: list[int] = []
