@@ -1,7 +1,8 @@
 """ResNet-20 in one process, without a door: the bare sessions on compacted batches, or a tier.
 
 `python -m benchmarks.batching_worker ideal`, or `tier CONFIG` for the tier that `offramp serve` would run. Questions
-are JSON lines: {"share", "seconds"} for the first, {"point", "callers", "rows", "seconds", "warm"} for the second.
+are JSON lines: {"share", "seconds"} for the first (share null: the network as one stage), {"point", "callers", "rows",
+"seconds", "warm"} for the second.
 """
 
 from __future__ import annotations
@@ -24,20 +25,25 @@ BATCH = 64  # as a tier's limits.run_rows
 
 
 class Ideal:
-    """The three sessions, and nothing between them but the exit's decision and the compaction."""
+    """The three sessions, and nothing between them but the exit's decision and the compaction; or the whole network."""
 
     def __init__(self) -> None:
+        self._whole = resnet.session(str(resnet.whole() / "stage0.onnx"))
         self._root = resnet.chain()
         self._sessions = [resnet.session(str(self._root / f"stage{k}.onnx")) for k in range(3)]
         self._rows = resnet.pool()
 
-    def run(self, share: int, seconds: float) -> dict[str, float]:
-        """Rows per second."""
-        thresholds = resnet.thresholds(self._root, share)
+    def run(self, share: int | None, seconds: float) -> dict[str, float]:
+        """Rows per second; without a share those of the network as one stage."""
+        thresholds = None if share is None else resnet.thresholds(self._root, share)
         done = 0
         begin = now = time.perf_counter()
         for at in itertools.cycle(range(0, len(self._rows), BATCH)):
-            self._batch(self._rows[at : at + BATCH], thresholds)
+            rows = self._rows[at : at + BATCH]
+            if thresholds is None:
+                self._whole.run(["logits0"], {"image": rows})
+            else:
+                self._batch(rows, thresholds)
             done += BATCH
             now = time.perf_counter()
             if now - begin >= seconds:
