@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.fog.layouts import Field, Way
-from benchmarks.fog.numbers import Lists, compare, joined, least_regret, summary
+from benchmarks.fog.numbers import Lists, compare, joined, least_regret, regrets, summary
 from benchmarks.fog.place import Place
+from benchmarks.machine import load_average
 
 MBITS = (1, 10, 100, 1000)
 ROUND_TRIPS_MS = (1, 10, 100)
-SHARES = (0.1, 0.25)
+SHARES = (0.25, 0.1)
+_NEAR = 1.6  # times the least regret: such ways are tried again
 LOADS = {"moderate": 0.5, "high": 0.85}  # of what the device alone can answer
 
 
@@ -46,7 +49,8 @@ def cells(quick: bool) -> list[Cell]:
 class Times:
     """How long things are measured."""
 
-    try_s: float
+    try_s: float  # every way
+    again_s: float  # those that are near the best, again
     requests: int  # of each contender, in all rounds together, at least
     rounds: int
     least_s: float = 3.0  # of a round
@@ -60,7 +64,9 @@ class Times:
 def measure(
     place: Place, field: Field, cell: Cell, capacity: float, times: Times, alone: dict[str, Lists]
 ) -> dict[str, Any]:
-    """One cell: try every way shortly, then measure the best of each kind with the same requests, by turns.
+    """One cell: try every way shortly, the best ones again, then measure the best of each kind, by turns.
+
+    All get the same requests at the same times, and trials others than those that count.
 
     Args:
         place: where everything runs.
@@ -83,10 +89,11 @@ def measure(
             alone[key] = lists
         return lists
 
+    begin = time.monotonic()
     trials = _trials(field, cell, lambda way: ask(way, 1, times.try_s))
-    splits = {way.name: trials[way] for way in field.splits if way in trials}
-    static = _named(field.splits, least_regret(splits)) if splits else field.splits[-1]
-    ours = _named(field.offramp, least_regret({way.name: trials[way] for way in field.offramp if way in trials}))
+    static = _best(field.splits, trials, lambda way: ask(way, 2, times.again_s)) or field.splits[-1]
+    ours = _best(field.offramp, trials, lambda way: ask(way, 2, times.again_s))
+    assert ours is not None  # all stages on the device are always tried
     others = {"device alone": field.device, "compressed input to the cloud": field.cloud, "static split": static}
     contenders = {**others, "offramp": ours}
     rounds: dict[str, list[Lists]] = {name: [] for name in contenders}
@@ -105,6 +112,8 @@ def measure(
         "gains": compare(whole["offramp"], rivals),
         "fixed": summary(trials[field.fixed]),
         "forwarded_gains": _forwarded(whole["offramp"], rivals),
+        "load_average": load_average(),
+        "seconds": time.monotonic() - begin,
     }
 
 
@@ -123,8 +132,17 @@ def _trials(field: Field, cell: Cell, ask: Callable[[Way], Lists]) -> dict[Way, 
     return trials
 
 
-def _named(ways: Sequence[Way], name: str) -> Way:
-    return next(way for way in ways if way.name == name)
+def _best(ways: Sequence[Way], trials: dict[Way, Lists], ask: Callable[[Way], Lists]) -> Way | None:
+    """The way with the least regret, after a longer trial of those that the first left near it; None without trials."""
+    tried = {way.name: way for way in ways if way in trials}
+    found = {name: trials[way] for name, way in tried.items()}
+    if not found:
+        return None
+    regret = regrets(found)
+    near = [name for name in found if regret[name] <= _NEAR * min(regret.values())]
+    if len(near) > 1:
+        found = {name: joined([found[name], ask(tried[name])]) for name in near}
+    return tried[least_regret(found)]
 
 
 def _forwarded(ours: Lists, others: dict[str, Lists]) -> dict[str, float]:

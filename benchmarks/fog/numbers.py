@@ -71,10 +71,21 @@ def compare(ours: Lists, theirs: Mapping[str, Lists]) -> dict[str, dict[str, Any
     return found
 
 
-def least_regret(candidates: Mapping[str, Lists]) -> str:
-    """The candidate whose worst number of OVERALL, each relative to the best candidate's, is best."""
+def regrets(candidates: Mapping[str, Lists]) -> dict[str, float]:
+    """Per candidate its worst number of OVERALL, each relative to the best candidate's: 1 is best in all of them."""
     numbers = {
         name: {key: take(np.asarray(c["ms"])) for key, take in OVERALL.items()} for name, c in candidates.items()
     }
     best = {key: min(each[key] for each in numbers.values()) for key in OVERALL}
-    return min(numbers, key=lambda name: max(numbers[name][key] / best[key] for key in OVERALL))
+    return {name: max(each[key] / best[key] for key in OVERALL) for name, each in numbers.items()}
+
+
+def least_regret(candidates: Mapping[str, Lists]) -> str:
+    """The candidate with the least regret."""
+    found = regrets(candidates)
+    return min(found, key=lambda name: found[name])
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of ratios, so that 2x and 0.5x make 1x."""
+    return float(np.exp(np.mean(np.log(values))))

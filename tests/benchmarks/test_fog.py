@@ -17,7 +17,7 @@ from benchmarks.fog.layouts import FULL, Way, bundles, field
 from benchmarks.fog.line import Line
 from benchmarks.fog.links import Links
 from benchmarks.fog.load import lists
-from benchmarks.fog.numbers import compare, joined, least_regret, summary
+from benchmarks.fog.numbers import compare, geometric_mean, joined, least_regret, regrets, summary
 from common.bundle import Bundle
 from offramp.load_run import Outcome, Plan, Sample, arrivals
 
@@ -137,7 +137,10 @@ def test_gains_are_against_the_best_of_the_others_number_by_number() -> None:
 def test_the_way_with_the_least_regret_is_good_in_every_number() -> None:
     quick_but_spiky, good = of([1.0] * 90 + [90.0] * 10), of([3.0] * 90 + [6.0] * 10)
     slow = of([5.0] * 100)
-    assert least_regret({"spiky": quick_but_spiky, "good": good, "slow": slow}) == "good"
+    candidates = {"spiky": quick_but_spiky, "good": good, "slow": slow}
+    assert least_regret(candidates) == "good"
+    assert regrets(candidates) == pytest.approx({"spiky": 90 / 5, "good": 6 / 5, "slow": 5 / 3.3})
+    assert geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
 
 
 def test_every_way_runs_all_stages_once() -> None:
@@ -165,6 +168,7 @@ class FakePlace:
         self.network = self
         self.ms = ms
         self.asked: list[str] = []
+        self.again: set[str] = set()
 
     def shape(self, bits_per_s: float, round_trip_s: float) -> None:
         self.round_trip_ms = round_trip_s * 1e3
@@ -174,6 +178,8 @@ class FakePlace:
 
     def ask(self, way: Way, *, rate: float, seconds: float, warm: float, seed: int) -> dict[str, object]:
         self.asked.append(f"{way.name}, {way.point}")
+        if seed == 2:
+            self.again.add(f"{way.name}, {way.point}")
         return of([self.ms[f"{way.name}, {way.point}"]] * 20, [len(way.stages) > 1] * 20)
 
 
@@ -181,7 +187,7 @@ def test_a_cell_measures_the_best_of_each_kind_and_tries_nothing_hopeless() -> N
     ways = field(3, inputs=False, point="default")
     ms = {f"{way.name}, {way.point}": 20.0 for way in (ways.device, ways.cloud, *ways.splits, *ways.offramp)}
     place = FakePlace(ms | {"device 3, default": 8.0, "edge 3, default": 5.0, "edge 3, full": 10.0})
-    times, alone = cells.Times(try_s=1.0, requests=20, rounds=2), {}
+    times, alone = cells.Times(try_s=1.0, again_s=2.0, requests=20, rounds=2), {}
 
     def one(round_trip_ms: int) -> dict[str, object]:
         place.asked.clear()
@@ -192,6 +198,7 @@ def test_a_cell_measures_the_best_of_each_kind_and_tries_nothing_hopeless() -> N
     assert near["ways"]["offramp"] == near["ways"]["static split"] == "edge 3"
     assert {name: each["gain"] for name, each in near["gains"].items()} == {"mean": 2.0, "p95": 2.0, "p99": 2.0}
     assert near["gains"]["mean"]["against"] == "static split"
+    assert place.again == {"edge 3, default", "device 3, default"}, "what is near the best is tried for longer"
     far = one(10)  # whoever crosses a link takes longer than the device's 8 ms
     assert far["ways"]["offramp"] == "device 3" and far["gains"]["p99"]["gain"] == 10.0 / 8.0
     assert "edge 3, default" not in place.asked and far["ways"]["static split"] == "edge 3"
