@@ -25,7 +25,7 @@ from results.store import Store
 
 TITLE = "B-LeNet on MNIST"
 SEEDS = (1, 2, 3)
-_BASE = RECIPES.parent.parent / "recipes" / "mnist-lenet.yaml"
+_BASE = RECIPES / "blenet.yaml"
 _ROUNDS, _ROWS = 5, 1000
 _ALONE = {"training.exit_weights": [1.0], "training.rate_penalty": 0.0}
 _STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> function of static_lenet.py, options
