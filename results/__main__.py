@@ -16,7 +16,7 @@ from results.page import write_section
 from results.runs import Settings
 from results.store import Store
 
-TABLES = ("guarantee", "blenet", "methods", "depth", "cifar")
+TABLES = ("guarantee", "blenet", "methods", "depth", "cifar", "frozen")
 ROOT = Path(__file__).parent.parent
 
 
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.do in ("all", "time"):
                 module.time(store, settings)
             if steps := store.steps():
+                if hasattr(module, "plot"):
+                    module.plot(steps, options.page.parent)
                 write_section(options.page, name, f"## {module.TITLE}\n\n{module.section(steps)}")
     except OfframpError as error:
         print(f"results: {error}", file=sys.stderr)

@@ -27,6 +27,7 @@ TITLE = "B-LeNet on MNIST"
 SEEDS = (1, 2, 3)
 _BASE = RECIPES / "blenet.yaml"
 _ROUNDS, _ROWS = 5, 1000
+_EQUAL = 0.05  # points: five of 10,000 rows
 _ALONE = {"training.exit_weights": [1.0], "training.rate_penalty": 0.0}
 _STATIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> function of static_lenet.py, options
     "LeNet-5 (6/16)": ("lenet5", {"width": 1.0}),
@@ -102,6 +103,8 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
             f"per seed {', '.join(f'{one:.2f}' for one in speedups)}): "
             f"{own[0]['whole_flops'] / 1e6:.2f} MFLOPs instead of {own[0]['mean_flops'] / 1e6:.2f} at seed {SEEDS[0]}."
         )
+    if times:
+        notes.append(_beside(steps, times))
     if missing := [name for name, group in _families() if not set(group) & set(steps)]:
         notes.append(f"Not trained yet: {', '.join(missing)}.")
     header = (
@@ -114,6 +117,29 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
         "mean us without exits",
     )
     return "\n\n".join([_ABOUT, table(header, rows), *notes])
+
+
+def _beside(steps: dict[str, dict[str, Any]], times: dict[str, list[dict[str, float]]]) -> str:
+    """Static networks in less and in more time than B-LeNet, with their accuracies beside its own."""
+
+    def of(group: list[str], point: str) -> tuple[float, float] | None:
+        done = [step for step in group if step in steps and step in times]
+        if not done:
+            return None
+        accuracy = np.mean([100 * steps[step]["accuracy"] for step in done])
+        return float(accuracy), float(np.mean([_mean(times[step], point) for step in done]))
+
+    own = of([f"seed {seed}" for seed in SEEDS], "default")
+    if own is None:
+        return ""
+    found = {name: one for name, group in _families() if (one := of(group, WHOLE)) is not None}
+    less = [f"{name} ({a - own[0]:+.2f} points, {t:.0f} us)" for name, (a, t) in found.items() if t < own[1]]
+    equal = sorted((t, name) for name, (a, t) in found.items() if a >= own[0] - _EQUAL)
+    quickest = f"{equal[0][1]}, {equal[0][0]:.0f} us, {equal[0][0] / own[1]:.1f} times B-LeNet's" if equal else "none"
+    return (
+        f"Static networks that take less time than B-LeNet, accuracy beside its own: {', '.join(less) or 'none'}. The "
+        f"quickest that is as accurate, to within {_EQUAL:g} points: {quickest}."
+    )
 
 
 def _families() -> list[tuple[str, list[str]]]:
@@ -150,4 +176,5 @@ _ABOUT = """\
 10,000 official test images; thresholds from rows of the train split that nothing was trained on; no seed was left out.
 `±` is half of the 95 % interval over seeds (Student's t). Times: batch 1, one thread of onnxruntime, computing only;
 every network in turn, five rounds of 1,000 rows, the median of the rounds' means. The static networks are trained by
-the same recipe: LeNet-5 at several widths, and B-LeNet's first stage with its exit alone."""
+the same recipe, `results/recipes/blenet.yaml`: LeNet-5 at several widths, and B-LeNet's first stage with its exit
+alone; *seeds* says of how many each row is the mean."""

@@ -11,8 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from common.types import Array
 
@@ -56,14 +54,6 @@ class Answers:
         return right_N, cost
 
 
-def softmax(logits_ENC: Array, temperatures_E: Sequence[float]) -> Array:
-    """Probabilities of every exit."""
-    scaled = logits_ENC / np.asarray(temperatures_E)[:, None, None]
-    exp = np.exp(scaled - scaled.max(axis=2, keepdims=True))
-    result: Array = exp / exp.sum(axis=2, keepdims=True)
-    return result
-
-
 def one_threshold(rows: Answers, budget: float) -> list[float]:
     """The threshold, the same at every exit, with the highest accuracy on these rows at a mean cost up to `budget`."""
     exits = len(rows.cost_E)
@@ -96,41 +86,6 @@ def threshold_per_exit(rows: Answers, budget: float, *, rounds: int = 3) -> list
         if best_right == before:
             break
     return best
-
-
-def combine(tune_ENC: Array, labels_N: Array, others: Sequence[Array]) -> list[Array]:
-    """Weighted geometric means of the exits passed so far (Wolczyk et al., "Zero Time Waste", 2021, equation 3).
-
-    Args:
-        tune_ENC: logits that weights and biases are fitted on, by cross-entropy.
-        labels_N: their classes.
-        others: logits [E, N, C] of other splits.
-
-    Returns:
-        Probabilities [E, N, C] of each of `others`.
-    """
-    exits, _, classes = tune_ENC.shape
-    logs = torch.log_softmax(torch.tensor(tune_ENC, dtype=torch.float32), dim=2)
-    labels = torch.from_numpy(labels_N)
-    found: list[list[Array]] = [[] for _ in others]
-    for number in range(exits):
-        raw = torch.full((number + 1,), -2.0)
-        raw[-1] = 0.55  # softplus gives about 1: begin with the exit alone
-        raw.requires_grad_(True)
-        bias = torch.zeros(classes, requires_grad=True)
-        optimizer = torch.optim.Adam([raw, bias], lr=0.05)
-        for _ in range(200):
-            mixed_NC = torch.einsum("e,enc->nc", F.softplus(raw), logs[: number + 1]) + bias
-            loss = F.cross_entropy(mixed_NC, labels) + 1e-3 * bias.square().sum()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        with torch.no_grad():
-            for place, other in zip(found, others, strict=True):
-                other_logs = torch.log_softmax(torch.tensor(other[: number + 1], dtype=torch.float32), dim=2)
-                mixed_NC = torch.einsum("e,enc->nc", F.softplus(raw), other_logs) + bias
-                place.append(mixed_NC.softmax(1).numpy())
-    return [np.stack(place) for place in found]
 
 
 def point(rows: Answers, test: Answers, thresholds: Sequence[float]) -> dict[str, Any]:

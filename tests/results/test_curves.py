@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from results.curves import Answers, combine, one_threshold, point, softmax, threshold_per_exit
+from common.criteria import softmax
+from results.curves import Answers, one_threshold, point, threshold_per_exit
+from results.trained import Trained
 
 COSTS = np.array([0.2, 0.6, 1.0])
 
@@ -13,7 +15,8 @@ def answers(rows: int = 400, seed: int = 0, *, surest: bool = False) -> Answers:
     logits_ENC = rng.normal(0, 1, (3, rows, 4))
     for number, strength in enumerate((1.0, 2.0, 3.0)):
         logits_ENC[number, np.arange(rows), labels_N] += strength
-    return Answers(probs_ENC=softmax(logits_ENC, [1.0] * 3), labels_N=labels_N, cost_E=COSTS, surest=surest)
+    probs_ENC = np.stack([softmax(logits_NC) for logits_NC in logits_ENC])
+    return Answers(probs_ENC=probs_ENC, labels_N=labels_N, cost_E=COSTS, surest=surest)
 
 
 def test_thresholds_keep_to_the_budget() -> None:
@@ -52,7 +55,17 @@ def test_what_was_passed_helps_an_exit() -> None:
     labels_N = rng.integers(0, 3, 900)
     logits_ENC = rng.normal(0, 1, (3, 900, 3))
     logits_ENC[:, np.arange(900), labels_N] += 1.0
-    (probs_ENC,) = combine(logits_ENC[:, :450], labels_N[:450], [logits_ENC[:, 450:]])
-    alone, together = ((one.argmax(axis=1) == labels_N[450:]).mean() for one in (logits_ENC[2, 450:], probs_ENC[2]))
-    assert together > alone + 0.05
-    assert probs_ENC.sum(axis=2) == pytest.approx(1.0)
+    parts = {"tune": slice(450), "test": slice(450, None)}
+    found = Trained(
+        logits={name: logits_ENC[:, rows] for name, rows in parts.items()},
+        gates={},
+        labels={name: labels_N[rows] for name, rows in parts.items()},
+        flops_E=COSTS,
+        whole=1.0,
+    )
+    alone, together = (found.answers("test", combined=combined) for combined in (False, True))
+    assert together.right_EN[2].mean() > alone.right_EN[2].mean() + 0.05
+    assert (together.right_EN[0].mean(), together.sure_EN[0].mean()) == pytest.approx(
+        (alone.right_EN[0].mean(), alone.sure_EN[0].mean()), abs=0.05
+    )
+    assert together.probs_ENC.sum(axis=2) == pytest.approx(1.0)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from results.recipes import mobilenet
+
 
 class LeNet5(nn.Module):
     """As in tutorials: functional pooling, view with the number of rows, dropout between."""
@@ -29,53 +31,11 @@ class LeNet5(nn.Module):
         return self.fc3(F.relu(self.fc2(x)))
 
 
-class InvertedResidual(nn.Module):
-    """MobileNetV2's block (Sandler et al., 2018)."""
-
-    def __init__(self, before: int, after: int, stride: int, expand: int) -> None:
-        super().__init__()
-        wide = before * expand
-        self.residual = stride == 1 and before == after
-        layers: list[nn.Module] = []
-        if expand != 1:
-            layers += [nn.Conv2d(before, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True)]
-        layers += [nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide)]
-        layers += [nn.ReLU6(inplace=True), nn.Conv2d(wide, after, 1, bias=False), nn.BatchNorm2d(after)]
-        self.conv = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
-
-
-class MobileNetV2(nn.Module):
-    """The layout of the published network; `width` 1.0 and 1000 classes give its shapes, `repeats` shortens it."""
-
-    LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+class MobileNetV2(mobilenet.MobileNetV2):
+    """Narrow, for ten classes, where nothing else is said."""
 
     def __init__(self, width: float = 0.125, classes: int = 10, repeats: int = 4) -> None:
-        super().__init__()
-
-        def scaled(channels: int) -> int:
-            return max(8, int(channels * width + 4) // 8 * 8)
-
-        before = scaled(32)
-        first = nn.Sequential(nn.Conv2d(3, before, 3, 2, 1, bias=False), nn.BatchNorm2d(before), nn.ReLU6(inplace=True))
-        blocks: list[nn.Module] = [first]
-        for expand, channels, count, stride in self.LAYOUT:
-            after = scaled(channels)
-            for number in range(min(count, repeats)):
-                blocks.append(InvertedResidual(before, after, stride if number == 0 else 1, expand))
-                before = after
-        last = 1280 if width >= 1 else scaled(1280)
-        blocks.append(
-            nn.Sequential(nn.Conv2d(before, last, 1, bias=False), nn.BatchNorm2d(last), nn.ReLU6(inplace=True))
-        )
-        self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.features(image)
-        return self.classifier(F.adaptive_avg_pool2d(x, (1, 1)).reshape(x.shape[0], -1))
+        super().__init__(width, classes, repeats)
 
 
 class Attention(nn.Module):
