@@ -18,7 +18,7 @@ from calibration.latency import WHOLE, contenders, measure_latency
 from calibration.served import Served
 from calibration.settings import DataSettings
 from common.bundle import Bundle
-from results.page import table
+from results.page import paragraph, table
 from results.runs import RECIPES, Run, Settings, evaluation
 from results.stats import over_seeds
 from results.store import Store
@@ -104,7 +104,7 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
             f"{own[0]['whole_flops'] / 1e6:.2f} MFLOPs instead of {own[0]['mean_flops'] / 1e6:.2f} at seed {SEEDS[0]}."
         )
     if times:
-        notes.append(_beside(steps, times))
+        notes.append(paragraph(_beside(steps, times)))
     if missing := [name for name, group in _families() if not set(group) & set(steps)]:
         notes.append(f"Not trained yet: {', '.join(missing)}.")
     header = (

@@ -17,7 +17,7 @@ import numpy as np
 from calibration.latency import WHOLE
 from results.curve_plot import Panel, draw_curve
 from results.curves import Answers, one_threshold, threshold_per_exit
-from results.page import table
+from results.page import paragraph, table
 from results.runs import RECIPES, Run, Settings
 from results.stats import paired_gap
 from results.store import Store
@@ -145,13 +145,13 @@ def _times(steps: dict[str, dict[str, Any]], settings: Settings) -> dict[str, An
 def section(steps: dict[str, dict[str, Any]]) -> str:
     """The tables from what is stored."""
     done = {name: steps[name] for name in RUNS if name in steps}
-    parts = [_about(done), _ABOUT, _accuracies(done), _gaps(done, steps.get("times", {}).get("rounds", {}))]
+    parts = [paragraph(_about(done)), _ABOUT, _accuracies(done), _gaps(done, steps.get("times", {}).get("rounds", {}))]
     for name, step in done.items():
         exits = ", ".join(f"{100 * a:.2f} ({100 * c:.0f})" for a, c in zip(step["exits"], step["costs"], strict=True))
-        parts.append(f"{name}, accuracy % of every exit answering every row (cost %): {exits}.")
-    parts += [_verdict(done), f"![Accuracy against cost and time]({PLOT})" if "baseline" in done else ""]
+        parts.append(paragraph(f"{name}, accuracy % of every exit answering every row (cost %): {exits}."))
+    parts += [paragraph(_verdict(done)), f"![Accuracy against cost and time]({PLOT})" if "baseline" in done else ""]
     if missing := [name for name in (*RUNS, "times") if name not in steps]:
-        parts.append(f"Not measured yet: {', '.join(missing)}.")
+        parts.append(f"Not measured yet: {'; '.join(missing)}.")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -15,7 +15,7 @@ from calibration.latency import WHOLE
 from results.classifier import fit_classifier
 from results.curve_plot import Panel, draw_curve
 from results.curves import point, threshold_per_exit
-from results.page import table
+from results.page import paragraph, table
 from results.runs import RECIPES, Run, Settings
 from results.store import Store
 from results.timed import Contender, Point, mean_times
@@ -93,9 +93,9 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
     exits = ", ".join(f"{100 * a:.2f} ({100 * c:.0f})" for a, c in zip(found["exits"], found["costs"], strict=True))
     return "\n\n".join(
         [
-            _about(steps["classifier"], found),
+            paragraph(_about(steps["classifier"], found)),
             table(header, rows),
-            f"Accuracy % of every exit answering every row (cost %): {exits}.",
+            paragraph(f"Accuracy % of every exit answering every row (cost %): {exits}."),
             f"![Accuracy against cost and time]({PLOT})",
         ]
     )
