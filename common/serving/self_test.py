@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 from common.errors import BundleError, RequestError
+from common.rule import Rule
 from common.runtimes.runner import zeros
+from common.serving.state import some_state
 from common.serving.tier import Tier
 from common.types import Answer, Purpose, Request, Rows
 
@@ -28,9 +30,10 @@ async def self_test(tier: Tier, start: int) -> Answer | None:
     if not any(start <= leave.stage < tier.stop for leave in manifest.exits):
         return None
     live = zeros(manifest, start, 1, manifest.live(start))
+    rule = Rule.of(manifest, manifest.operating_points[tier.operating_point])
     request = Request(
         request_id="self-test",
-        rows=Rows(ids=(0,), tensors=live),
+        rows=Rows(ids=(0,), tensors=live, state=some_state(manifest, rule, start, 1)),
         bundle=tier.bundle.digest,
         operating_point=tier.operating_point,
         start_stage=start,

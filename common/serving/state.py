@@ -16,8 +16,7 @@ def admit_state(manifest: Manifest, rule: Rule, start_stage: int, rows: int, sta
     Raises:
         Malformed: when some of it is missing or no exit could have said it.
     """
-    exit = sum(leave.stage < start_stage for leave in manifest.exits)
-    needed = rule.state_before(exit)
+    needed = _needed(manifest, rule, start_stage)
     for name, spec in needed.items():
         if name not in state:
             raise Malformed(
@@ -27,6 +26,18 @@ def admit_state(manifest: Manifest, rule: Rule, start_stage: int, rows: int, sta
             )
         _check(name, spec, rows, state[name])
     return {name: state[name] for name in needed}
+
+
+def some_state(manifest: Manifest, rule: Rule, start_stage: int, rows: int) -> Tensors:
+    """State that exits could have said, for rows that came past none: label 0, which one exit gave, sure of nothing."""
+    return {
+        name: np.full((rows, *spec.shape), max(spec.low, 0.0), spec.dtype)
+        for name, spec in _needed(manifest, rule, start_stage).items()
+    }
+
+
+def _needed(manifest: Manifest, rule: Rule, start_stage: int) -> dict[str, StateSpec]:
+    return rule.state_before(sum(leave.stage < start_stage for leave in manifest.exits))
 
 
 def _check(name: str, spec: StateSpec, rows: int, found: Array) -> None:

@@ -9,6 +9,7 @@ from common.serving.self_test import self_test
 from common.types import Tensors
 from tests.networks import write_skip
 from tests.serving.chains import make_tier
+from tests.serving.test_criteria_served import BIASES, PLAIN, WEIGHTS
 
 
 @pytest.mark.parametrize(("start", "stop", "exit"), [(0, 1, 0), (0, 4, None), (2, 3, 1), (3, 4, 2)])
@@ -20,6 +21,19 @@ async def test_a_row_takes_the_way_of_every_request(tmp_path: Path, start: int, 
     assert "offramp_answers_total{" not in text  # nobody asked
     assert f'offramp_request_seconds_count{{tier="{tier.name}"}} 0.0' in text
     await tier.close()
+
+
+@pytest.mark.parametrize("point", sorted(PLAIN))
+async def test_a_tier_behind_an_exit_starts_whatever_its_operating_point_has_to_be_told(
+    tmp_path: Path, point: str
+) -> None:
+    bundle = write_skip(tmp_path, points=PLAIN, combine=list(zip(WEIGHTS, BIASES, strict=True)))[0]
+    for start, stop in ((0, 1), (1, 4), (2, 3), (3, 4)):
+        tier = make_tier(bundle, start, stop)
+        tier.operating_point = point
+        answer = await self_test(tier, start)
+        assert answer is not None and 0.0 <= answer.confidence <= 1.0
+        await tier.close()
 
 
 @pytest.mark.parametrize(("start", "stop"), [(1, 2), (0, 0), (2, 2)])
