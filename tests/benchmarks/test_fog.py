@@ -209,6 +209,12 @@ def test_a_cell_measures_the_best_of_each_kind_and_tries_nothing_hopeless() -> N
     assert shared["forwarded_gains"] == {"p50": 20.0, "p99": 20.0}
 
 
+def test_a_load_during_which_the_machine_stood_still_is_sent_again() -> None:
+    stalls = iter([30.0, 8.0, 9.0, 0.5])
+    assert cells.steady(lambda: {"late_ms": next(stalls)}) == {"late_ms": 8.0}
+    assert cells.steady(lambda: {"late_ms": next(stalls)}) == {"late_ms": 0.5}
+
+
 def test_the_page_names_wins_and_losses_and_the_map_is_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     found = {}
