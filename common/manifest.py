@@ -171,4 +171,4 @@ class Manifest:
 
     def live(self, stage: int) -> tuple[str, ...]:
         """Names of the tensors that must be there before `stage` runs."""
-        return self.inputs if stage == 0 else tuple(t.name for t in self.cuts[stage - 1])
+        return self.inputs if stage == 0 else tuple([t.name for t in self.cuts[stage - 1]])

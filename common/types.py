@@ -38,12 +38,14 @@ class Purpose(Enum):
     HEDGE = "hedge"
     PROBE = "probe"
 
+    __hash__ = object.__hash__  # each member is one object; an enum's own hash is several times as dear
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, unsafe_hash=True)
 class Deadline:
     """A moment by which a request must be answered, on this machine's monotonic clock (seconds)."""
 
-    at: float
+    at: Final[float]
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:

@@ -43,7 +43,7 @@ def admit(manifest: Manifest, start_stage: int, tensors: Mapping[str, Array], li
             f"start_stage is {start_stage}. It must lie between 0 and {len(manifest.stages) - 1}.", "bad_stage"
         )
     names = manifest.live(start_stage)
-    if tensors.keys() != set(names):
+    if len(tensors) != len(names) or not all(map(tensors.__contains__, names)):
         raise Malformed(f"The tensors are {_listed(tensors)}. They must be {_listed(names)}.", "bad_tensors")
     rows = -1
     sizes: Sizes = {}

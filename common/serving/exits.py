@@ -70,7 +70,9 @@ class Exits:
         confidences: list[float] = []
         accepted: list[bool] = []
         every: list[list[float]] = []
+        wanted = False
         for chunk in chunks:
+            wanted = wanted or chunk.job.request.want_probabilities
             threshold = chunk.job.thresholds[exit]
             for _ in chunk.ids:
                 label, probs = softmax_row(next(rows), temperature)
@@ -78,6 +80,5 @@ class Exits:
                 confidences.append(probs[label])
                 accepted.append(last or accepts(probs, threshold))
                 every.append(probs)
-        wanted = any(chunk.job.request.want_probabilities for chunk in chunks)
         probs_BC = np.array(every, np.float32) if wanted else None
         return Verdict(Outcome(exit=exit, labels=labels, confidences=confidences, probs_BC=probs_BC), accepted, {})

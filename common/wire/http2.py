@@ -51,6 +51,9 @@ class Frame(IntEnum):
     CONTINUATION = 9
 
 
+_DATA = int(Frame.DATA)
+
+
 class Setting(IntEnum):
     """Settings that matter here."""
 
@@ -154,7 +157,7 @@ class MessageStream(asyncio.BufferedProtocol):
         if not self._backlog and size <= self.max_frame and size <= self._window and size <= self._stream_window:
             self._window -= size
             self._stream_window -= size
-            head = _DATA_MESSAGE.pack(size >> 8, size & 0xFF, Frame.DATA, 0, _STREAM, 0, len(message))
+            head = _DATA_MESSAGE.pack(size >> 8, size & 0xFF, _DATA, 0, _STREAM, 0, len(message))
             if size < _JOINED:
                 self._transport.write(head + message)
             else:
@@ -252,7 +255,7 @@ class MessageStream(asyncio.BufferedProtocol):
                 return
             high, low, kind, flags, stream = _FRAME.unpack_from(self._scratch, self._start)
             length = high << 8 | low
-            if kind == Frame.DATA:
+            if kind == _DATA:
                 self._begin_data(length, flags, stream)
                 continue
             if length > _MAX_CONTROL:
@@ -400,7 +403,7 @@ class MessageStream(asyncio.BufferedProtocol):
             part = piece[:room]
             self._window -= len(part)
             self._stream_window -= len(part)
-            self._write(_frame(Frame.DATA, 0, _STREAM, part))
+            self._write(_frame(_DATA, 0, _STREAM, part))
             self._backlog_bytes -= len(part)
             if len(part) == len(piece):
                 self._backlog.popleft()

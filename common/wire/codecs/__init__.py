@@ -44,8 +44,7 @@ assert set(REGISTRY) == set(CODECS), "every codec that a manifest may name is he
 def encode(array: Array, how: CutTensor) -> Coded:
     """Code a tensor [B, ...] as its cut says."""
     stored, scale, offset = REGISTRY[how.codec].store(array, how)
-    flat = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).reshape(-1)
-    data: Buffer = flat.view(np.uint8).data  # the array's own memory
+    data = _memory(stored)
     return Coded(
         name=how.name,
         dtype=_NAMES.get(array.dtype) or array.dtype.name,
@@ -56,6 +55,13 @@ def encode(array: Array, how: CutTensor) -> Coded:
         offset=offset,
         data=data if how.compression == "none" else COMPRESSORS[how.compression].pack(data),
     )
+
+
+def _memory(array: Array) -> Buffer:
+    """The elements as little-endian bytes: the array's own memory where that holds them so."""
+    if not (array.flags.c_contiguous and array.dtype.str[0] in "<|"):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return array.data.cast("B") if array.size else b""
 
 
 def decode(coded: Coded, *, max_bytes: int) -> Array:

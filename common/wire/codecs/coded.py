@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -15,18 +15,18 @@ Stored = tuple[Array, Array, Array]  # stored elements in any shape, scale, offs
 NO_RANGE: Array = np.empty(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Coded:
     """A tensor as it travels."""
 
-    name: str
-    dtype: str  # of the decoded tensor
-    shape: tuple[int, ...]  # of the decoded tensor
-    codec: str = "raw"
-    compression: str = "none"
-    scale: Array = field(default_factory=lambda: NO_RANGE)  # of an affine codec, float32: [1], or [C] per channel
-    offset: Array = field(default_factory=lambda: NO_RANGE)
-    data: Buffer
+    name: Final[str]
+    dtype: Final[str]  # of the decoded tensor
+    shape: Final[tuple[int, ...]]  # of the decoded tensor
+    codec: Final[str] = "raw"
+    compression: Final[str] = "none"
+    scale: Final[Array] = field(default_factory=lambda: NO_RANGE)  # of an affine codec, float32: [1], [C] per channel
+    offset: Final[Array] = field(default_factory=lambda: NO_RANGE)
+    data: Final[Buffer]
 
 
 class Codec(Protocol):
