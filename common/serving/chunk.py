@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,18 +72,18 @@ class Chunk:
             key=self.key,
         )
 
-    def parts(self, rows: int) -> Iterator[Chunk]:
+    def parts(self, rows: int) -> Sequence[Chunk]:
         """The chunk in pieces of at most so many rows; itself when it is small enough."""
         if len(self.ids) <= rows:
-            yield self
-            return
-        for at in range(0, len(self), rows):
-            part = slice(at, at + rows)
-            yield Chunk(
-                job=self.job,
-                ids=self.ids[part],
-                tensors={name: tensor[part] for name, tensor in self.tensors.items()},
-                state={name: tensor[part] for name, tensor in self.state.items()},
-                inputs=None if self.inputs is None else {name: tensor[part] for name, tensor in self.inputs.items()},
-                key=self.key,
-            )
+            return (self,)
+        return [self._part(slice(at, at + rows)) for at in range(0, len(self.ids), rows)]
+
+    def _part(self, part: slice) -> Chunk:
+        return Chunk(
+            job=self.job,
+            ids=self.ids[part],
+            tensors={name: tensor[part] for name, tensor in self.tensors.items()},
+            state={name: tensor[part] for name, tensor in self.state.items()},
+            inputs=None if self.inputs is None else {name: tensor[part] for name, tensor in self.inputs.items()},
+            key=self.key,
+        )

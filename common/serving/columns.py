@@ -36,6 +36,7 @@ class Column:
         self._count = spec.row_elements
         self._depth = json_depth
         self.whole = self._dtype.kind in "iu"
+        self.marks = _marks(self._dtype)
         if self.whole:
             info = np.iinfo(self._dtype)
             self._low, self._high = int(info.min), int(info.max)
@@ -43,8 +44,7 @@ class Column:
     def plain(self, values: Sequence[object]) -> Array | None:
         """All rows at once, [B, ...], or None where the exact way must have a look.
 
-        The caller knows that there are no strings, booleans or nulls in `values`, and for an integer tensor no
-        fractions or exponents.
+        The caller knows that there are no strings in `values`, and nothing that is spelled with one of the `marks`.
         """
         if self._count is None:
             return None
@@ -72,7 +72,7 @@ class Column:
                 _extend(flat, value, self.spec.shape if isinstance(value[0], list) else (self._count,))
         except (ValueError, TypeError, IndexError):
             return None
-        return np.frombuffer(flat, np.uint8).reshape(len(values), *self.spec.shape)
+        return np.ndarray((len(values), *self.spec.shape), np.uint8, flat)  # type: ignore[arg-type] # no symbols
 
     def row(self, value: object, where: str, sizes: Sizes) -> Array:
         """One row, of the spec's shape; learns its symbolic sizes.
@@ -166,6 +166,16 @@ class Column:
         if self._dtype.kind == "b":
             return "true, false, 1 or 0"
         return f"a number within the range of {self.spec.dtype}"
+
+
+def _marks(dtype: np.dtype[Any]) -> tuple[bytes, ...]:
+    """Letters of what the short way would take for numbers of this type: booleans, nulls, fractions cut off.
+
+    An `e` stands in true, in false and in exponents; an `r` or an `l` in true, false and null.
+    """
+    if dtype == np.uint8:  # Python itself refuses to make a byte of a fraction or a null
+        return (b"e",)
+    return (b"e", b"E", b".") if dtype.kind in "iu" else (b"r", b"l")
 
 
 def _flatten(value: object, shape: tuple[int, ...], where: str, flat: list[object]) -> None:

@@ -14,7 +14,7 @@ import httptools
 
 from common.serving.asgi import Headers, error_body
 from common.serving.exchange import AsgiExchange, Exchange, Quick, QuickExchange, Reply
-from common.serving.hub import NEVER, Hub, Stage
+from common.serving.hub import BODY, HEAD, IDLE, NEVER, Hub
 from common.serving.parsing import http_parser, http_scope, without_upgrade
 
 
@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         # the request that arrives
-        self._stage = Stage.HEAD
+        self._stage = HEAD  # how far the next request has arrived
         self._arriving: Exchange | None = None
         self._url = b""
         self._headers: Headers = []
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self.due = NEVER
         if self._deaf:  # its caller has closed its side, and probably gone
             self.abort()
-        elif self._stage is Stage.IDLE:
+        elif self._stage is IDLE:
             self._transport.close()
         else:
             self._refuse(408, "timeout", "The request did not arrive in time.")
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             self._close()
         elif self._ending and self._arriving is None:
             self._close()
-        elif self._stage is Stage.IDLE:
+        elif self._stage is IDLE:
             self.due = time.monotonic() + self.hub.limits.idle_s
         if self._paused:
             self.pace()
@@ -125,9 +125,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             return
         self._transport.resume_reading()
-        if self._stage is not Stage.IDLE:
+        if self._stage is not IDLE:
             limits = self.hub.limits
-            self.due = time.monotonic() + (limits.head_s if self._stage is Stage.HEAD else limits.body_s)
+            self.due = time.monotonic() + (limits.head_s if self._stage is HEAD else limits.body_s)
 
     # ------------------------------------------------------------------ for the event loop
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -143,21 +143,21 @@ class Connection(asyncio.Protocol):
         """Parse, and serve what is whole."""
         if self._deaf:
             return
-        fresh = self._stage is Stage.IDLE or (self._stage is Stage.HEAD and not self._fed)  # a request begins
+        fresh = self._stage is IDLE or (self._stage is HEAD and not self._fed)  # a request begins
         if fresh and (known := self.hub.heads.find(data)):
             self._known(*known)
             return
         limits = self.hub.limits
-        if self._stage is Stage.IDLE:
-            self._stage = Stage.HEAD
+        if self._stage is IDLE:
+            self._stage = HEAD
             self.due = time.monotonic() + limits.head_s
         self._read = len(data)
-        if self._stage is Stage.HEAD:
+        if self._stage is HEAD:
             self._fed += self._read
         self._feed(data)
-        if fresh and self._stage is Stage.IDLE:
+        if fresh and self._stage is IDLE:
             self._learn(data)
-        if self._stage is Stage.HEAD and self._fed > limits.head_bytes:
+        if self._stage is HEAD and self._fed > limits.head_bytes:
             self._refuse(431, "too_large", f"The request's head is longer than {limits.head_bytes} bytes.")
         self._serve()
         if len(self._queue) > 1 or self._arriving is not None:
@@ -198,8 +198,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._expects = False
-        if self._stage is not Stage.HEAD:
-            self._stage = Stage.HEAD
+        if self._stage is not HEAD:
+            self._stage = HEAD
             self._fed = 1  # in the same read as what went before: whatever comes next continues this head
             self.due = time.monotonic() + self.hub.limits.head_s
 
@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
             self._arriving = QuickExchange(self, route(headers, query), headers, keep_alive=self._keeps_alive())
         else:
             self._arriving = self._asgi()
-        self._stage = Stage.BODY
+        self._stage = BODY
         self.due = time.monotonic() + limits.body_s
 
     def on_body(self, chunk: bytes) -> None:
@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
         arriving, self._arriving = self._arriving, None
         if arriving is None:
             return
-        self._stage = Stage.IDLE
+        self._stage = IDLE
         self._fed = 0
         self.due = NEVER
         if not arriving.keep_alive or self._ending:
@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ inside
     def _known(self, quick: Quick, body: bytes) -> None:
         """Serve a whole request whose head has been parsed before."""
-        self._stage = Stage.IDLE
+        self._stage = IDLE
         self.due = NEVER
         self._deaf = self._ending
         self._queue.append(QuickExchange(self, quick, [], keep_alive=True, body=body))

@@ -10,6 +10,7 @@ import asyncio
 import http
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from common.serving.asgi import Headers, Message, Scope, error_body
@@ -25,6 +26,13 @@ _PHRASE = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _CLOSE = b"connection: close\r\n"
 
 
+@lru_cache(maxsize=256)
+def _head(status: int, close: bool) -> bytes:
+    """A JSON response without the length of its body, its request id and its body."""
+    line = b"HTTP/1.1 %d %b\r\n" % (status, _PHRASE.get(status, b""))
+    return line + b"content-type: application/json\r\ncontent-length: %d\r\n%b" + _CLOSE * close + b"\r\n%b"
+
+
 class Reply(NamedTuple):
     """A whole JSON response."""
 
@@ -34,14 +42,8 @@ class Reply(NamedTuple):
 
     def to_wire(self, *, close: bool) -> bytes:
         """Head and body."""
-        return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
-            self.status,
-            _PHRASE.get(self.status, b""),
-            len(self.body),
-            b"x-request-id: %b\r\n" % self.request_id.encode() if self.request_id else b"",
-            _CLOSE if close else b"",
-            self.body,
-        )
+        named = b"x-request-id: %b\r\n" % self.request_id.encode() if self.request_id else b""
+        return _head(self.status, close) % (len(self.body), named, self.body)
 
 
 class Work(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -33,8 +33,9 @@ class JsonBody:
         self._bounds = bounds(manifest, limits)
         self._columns = {name: Column(manifest.tensors[name], limits.json_depth) for name in manifest.inputs}
         self._only = manifest.inputs[0] if len(manifest.inputs) == 1 else None
-        self._whole = any(column.whole for column in self._columns.values())
-        self._odd = any(manifest.tensors[name].dtype == "bool" for name in manifest.inputs)
+        self._plain = None if self._only is None else self._columns[self._only]
+        if self._only is None or manifest.tensors[self._only].dtype == "bool":
+            self._plain = None
 
     def read(self, body: bytes, given: Mapping[str, object] | None = None) -> tuple[Tensors, Options]:
         """The tensors, [B, ...] each, and the options.
@@ -62,10 +63,11 @@ class JsonBody:
             raise Malformed(f"inputs is {described(inputs)}. It must be a list with one input per row.", "bad_shape")
         check_rows(len(inputs), self._limits)
         options = self._options(document, given)
-        if self._only is not None and not self._odd and isinstance(inputs[0], list) and self._is_plain(body, document):
-            array = self._columns[self._only].plain(inputs)
+        column = self._plain
+        if column is not None and isinstance(inputs[0], list) and _is_plain(body, document, column.marks):
+            array = column.plain(inputs)
             if array is not None:
-                return {self._only: array}, options
+                return {column.spec.name: array}, options
         _check_twins(body, document, inputs)
         return self._exactly(inputs), options
 
@@ -101,33 +103,6 @@ class JsonBody:
                 raise Unprocessable(f"{key} is given more than once.", "bad_option")
         return options_from_json({**document, **given})
 
-    def _is_plain(self, body: bytes, options: Mapping[str, object]) -> bool:
-        """Whether only numbers can stand in the inputs, whole ones where the tensor wants them.
-
-        Counts what the keys and options account for; every string, boolean, null, fraction or exponent beyond
-        them could be in the inputs. It may say no too often, never yes.
-        """
-        if b"\\" in body:
-            return False
-        spelled = ""  # the letters that keys and options account for; "inputs" holds none of those that count
-        quoted = 1 + len(options)
-        for key, value in options.items():
-            if isinstance(value, str):
-                quoted += 1
-                spelled += key + value
-            elif isinstance(value, bool):
-                spelled += key + ("true" if value else "false")
-            else:
-                spelled += key
-        if not _stands(body, b'"', 2 * quoted):
-            return False
-        # true holds an r, false and null an l
-        if not _stands(body, b"r", spelled.count("r")) or not _stands(body, b"l", spelled.count("l")):
-            return False
-        if not self._whole:
-            return True
-        return b"." not in body and b"E" not in body and _stands(body, b"e", spelled.count("e"))
-
     def _exactly(self, inputs: list[object]) -> Tensors:
         sizes_of_rows: list[Sizes] = [{} for _ in inputs]
         read: dict[str, list[Array]] = {name: [] for name in self._columns}
@@ -154,6 +129,31 @@ class JsonBody:
             has = ", ".join(described(key) for key in list(value)[:16]) or "no keys"
             raise Malformed(f"{where} has {has}. It must have the keys {', '.join(self._columns)}.", "bad_tensors")
         return {name: (value[name], f"{where}.{name}") for name in self._columns}
+
+
+def _is_plain(body: bytes, options: Mapping[str, object], marks: Sequence[bytes]) -> bool:
+    """Whether the inputs hold no strings, and nothing that is spelled with one of the marks.
+
+    Counts what the keys and options account for; everything beyond them could be in the inputs. It may say no too
+    often, never yes.
+    """
+    if not options:  # the first and the last quote of all can enclose no more than the word inputs
+        return body.rfind(b'"') == body.find(b'"') + 7 and not any(map(body.__contains__, marks))
+    if b"\\" in body:
+        return False
+    spelled = ""  # the letters that keys and options account for; "inputs" holds none of the marks
+    quoted = 1 + len(options)
+    for key, value in options.items():
+        if isinstance(value, str):
+            quoted += 1
+            spelled += key + value
+        elif isinstance(value, bool):
+            spelled += key + ("true" if value else "false")
+        else:
+            spelled += key
+    if not _stands(body, b'"', 2 * quoted):
+        return False
+    return all(_stands(body, mark, spelled.count(mark.decode())) for mark in marks)
 
 
 def _stands(body: bytes, character: bytes, times: int) -> bool:
