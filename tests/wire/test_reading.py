@@ -100,7 +100,10 @@ def test_a_damaged_message_is_read_as_protobuf_reads_it_or_not_at_all(
         read = read_request(damaged)
         assert read is not None and read.request_id == up.request.request_id
         if not np.isnan(
-            [*up.request.thresholds, *(x for t in up.request.tensors for x in (*t.scale, *t.offset))]
+            [
+                *up.request.thresholds,
+                *(x for t in (*up.request.tensors, *up.request.state) for x in (*t.scale, *t.offset)),
+            ]
         ).any():
             same(bytes(damaged), up.request)
 
