@@ -68,6 +68,9 @@ def test_methods_shows_every_way_that_is_done() -> None:
     assert "| `joint` | 1 | 80.00 | 85.00 | 86.00 | 85.00 | 85.00 | 40.00 |" in text and "| `mixed`" not in text
 
 
+TAKEN = {"without_exits": [1100.0], "0.5": [300.0, 500.0], "0.58": [1.0]}
+
+
 def judged(**changes: Any) -> dict[str, Any]:
     training = {"recipe": "joint", "epochs": 20, "optimizer": "sgd", "learning_rate": 0.1, "precision": "bfloat16"}
     return {
@@ -89,6 +92,7 @@ def test_cifar_leaves_out_a_budget_that_cannot_be_met(tmp_path: Path) -> None:
     assert "*ours* `joint` for 20 epochs by sgd from 0.1, bfloat16" in text and "81.6" not in text
     assert "| ours | ours | - | 80.00 | - | 80.00 | - / 49.0 / - / 49.0 |" in text
     assert "| baseline | - | 80.10 | - | - | 950 | 1.00 |" in text
+    assert "a network takes us: *ours* 1100; the baseline is one graph of 950 us." in text
     assert "| ours, at 50 % | 51.0 | 80.00 | +0.10 (-0.10 to +0.30) | +0.25 | 400 | 2.50 |" in text
     assert "| ours, at 75 % | 51.0 | 80.00 | +0.10 (-0.10 to +0.30) | +0.25 | - | - |" in text
     assert "It is reached: at 51.0 % saved" in text
