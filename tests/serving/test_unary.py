@@ -85,7 +85,7 @@ async def test_calls_end_with_their_link(tmp_path: Path) -> None:
     async def hang(*_: object) -> None:
         await asyncio.sleep(60)
 
-    async with served(make_tier(bundle, 1, 4, name="edge", upstream=Scripted(hang))) as (_, address):
+    async with served(make_tier(bundle, 1, 2, name="edge", upstream=Scripted(hang))) as (_, address):
         link = UnaryLink(str(address), bundle=bundle, limits=Limits(), metrics=Metrics("device"))
         await until(lambda: link.up)
         call = Noting(make_request(bundle, inputs(1), point="full"))
