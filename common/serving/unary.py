@@ -103,14 +103,11 @@ class UnaryLink:
             self._set_up(False)
 
     async def close(self) -> None:
-        """Close the channel; what is in flight fails."""
-        calls = dict(self._calls)
-        for task in (self._task, *calls.values()):
+        """Close the channel."""
+        tasks = [self._task, *self._calls.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(self._task, *calls.values(), return_exceptions=True)
-        for call, task in calls.items():
-            if task.cancelled():
-                call.ended(Unavailable(f"Upstream {self.address} is no longer asked."))
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._channel.close()
         self._metrics.upstream_gone(self.address)
 
