@@ -91,13 +91,25 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
         rows.append(row)
     header = ("budget", "accuracy %", "cost %", "mean us", "combined: accuracy %", "cost %", "mean us")
     exits = ", ".join(f"{100 * a:.2f} ({100 * c:.0f})" for a, c in zip(found["exits"], found["costs"], strict=True))
-    return "\n\n".join(
-        [
-            paragraph(_about(steps["classifier"], found)),
-            table(header, rows),
-            paragraph(f"Accuracy % of every exit answering every row (cost %): {exits}."),
-            f"![Accuracy against cost and time]({PLOT})",
-        ]
+    parts = [
+        paragraph(_about(steps["classifier"], found)),
+        table(header, rows),
+        paragraph(f"Accuracy % of every exit answering every row (cost %): {exits}."),
+        paragraph(_remark(found)),
+        f"![Accuracy against cost and time]({PLOT})",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _remark(found: dict[str, Any]) -> str:
+    *early, last = found["exits"]
+    better = [number for number, accuracy in enumerate(early) if accuracy > last]
+    if not better:
+        return ""
+    return (
+        f"Exits {', '.join(map(str, better))}, counted from 0, are more accurate than the last one. A likely reason: "
+        "that one is linear in the mean over all places of features that were trained for other classes, while their "
+        "heads read earlier features at several places."
     )
 
 

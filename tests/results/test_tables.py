@@ -132,6 +132,9 @@ def test_frozen_shows_cost_and_time_and_draws_both(tmp_path: Path) -> None:
     first = (tmp_path / frozen.PLOT).read_text()
     frozen.plot(steps, tmp_path)
     assert first == (tmp_path / frozen.PLOT).read_text() and "mean time per row" in first
+    assert "more accurate than the last one" not in text
+    steps["exits"]["exits"] = [0.81, 0.8]
+    assert "Exits 0, counted from 0, are more accurate than the last one." in " ".join(frozen.section(steps).split())
     assert frozen.section({}) == "Not measured yet."
 
 
