@@ -10,6 +10,7 @@ Tensor names carry their axes: N rows of a split, E exits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +21,16 @@ from common.types import Array
 
 _STEPS = 601  # of q, evenly spaced in its logarithm
 _WIDEST = 4.0  # q lies between 10 ** -4 and 10 ** 4
+
+
+def check_budget(flops_E: Sequence[float], budget: float, name: str) -> None:
+    """ConfigError when not even the first exit is so cheap; `name` is that of the operating point."""
+    share = float(flops_E[0]) / float(flops_E[-1])
+    if share > budget:
+        raise ConfigError(
+            f"calibration.points: {name!r}: a budget of {budget:g} of the network's FLOPs cannot be met: "
+            f"the first exit takes {share:.3g} of them."
+        )
 
 
 def thresholds_within(criterion: Criterion, scores_EN: Array, flops_E: Array, budget: float) -> tuple[float, ...]:

@@ -155,7 +155,7 @@ def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Calla
         if cuts.choose:
             fitted = choose_cut(served, number, live, tune.labels_N, cuts, report)
         else:
-            fitted = fit_cut(served, number, live, tune.labels_N, loss=cuts.loss)
+            fitted = fit_cut(served, number, live, tune.labels_N, loss=cuts.loss, changed=cuts.changed)
         done = served.manifest.cuts
         served.manifest = replace(served.manifest, cuts=(*done[:number], fitted, *done[number + 1 :]))
         size = cut_bytes(live, fitted)

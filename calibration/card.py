@@ -91,6 +91,11 @@ def _points(bundle: Bundle) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _size(size: int | float) -> str:
+    """Rows, or a share of them, as `data.DataSettings` has it."""
+    return f"{size:,}" if isinstance(size, int) else f"{100 * size:g} %"
+
+
 def _data(bundle: Bundle, result: Mapping[str, Any]) -> str:
     data = _recipe(bundle).get("data") or {}
     known = bundle.manifest.provenance.get("data") or {}
@@ -98,8 +103,10 @@ def _data(bundle: Bundle, result: Mapping[str, Any]) -> str:
         "validation": "chose the epoch",
         "tune": "fitted temperatures, codec ranges and all else that calibration fits, and chose thresholds",
         "calibration": "certified what is certified and measured every operating point",
+        "certify": "certified what is certified and measured every operating point",
     }
-    parts = [f"{data[key]:,} {use}" for key, use in uses.items() if isinstance(data.get(key), int)]
+    sizes = {key: data[key] for key in uses if data.get(key) is not None}
+    parts = [f"{_size(size)} {uses[key]}" for key, size in sizes.items()]
     total = f" of {known['train_rows']:,} rows" if "train_rows" in known else ""
     lines = ["## Data\n"]
     if data:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from calibration.budget import thresholds_within
+from calibration.budget import check_budget, thresholds_within
 from calibration.document import rule_json, thresholds_json
 from calibration.gates import fit_gates
 from calibration.guarantee import Split, guaranteed_point
@@ -68,6 +68,24 @@ def make_points(
     return points
 
 
+def check_points(wanted: Sequence[PointSettings], flops_E: Sequence[float]) -> None:
+    """Refuse what needs no row to be seen: thresholds that do not fit exits and criterion, budgets out of reach.
+
+    Args:
+        wanted: `settings.all_points()`.
+        flops_E: of a row that leaves at each exit.
+
+    Raises:
+        ConfigError: one sentence that names the point.
+    """
+    for point in wanted:
+        assert point.criterion is not None
+        if point.thresholds is not None:
+            _given(point.name, CRITERIA[point.criterion], len(flops_E), point.thresholds)
+        if point.budget is not None:
+            check_budget(flops_E, point.budget, point.name)
+
+
 def fitted_rule(served: Served, criterion: Criterion, combine: str, tune: Split) -> Rule:
     """A criterion with what it needs: gates fitted on the tune split, where the network has none."""
     exits, classes = served.manifest.exits, len(served.manifest.classes)
@@ -87,7 +105,7 @@ def _thresholds(
     report: Report,
 ) -> tuple[float, ...]:
     if point.thresholds is not None:
-        return _given(point.name, rule, point.thresholds)
+        return _given(point.name, rule.criterion, rule.exits, point.thresholds)
     scores, flops_E = ExitScores.of(tune.said, rule), exit_flops(served.manifest)
     if point.budget is not None:
         return thresholds_within(rule.criterion, scores.scores_EN, flops_E, point.budget)
@@ -111,19 +129,19 @@ def _thresholds(
     )
 
 
-def _given(name: str, rule: Rule, thresholds: Sequence[float | None]) -> tuple[float, ...]:
-    if len(thresholds) != rule.exits - 1:
+def _given(name: str, criterion: Criterion, exits: int, thresholds: Sequence[float | None]) -> tuple[float, ...]:
+    if len(thresholds) != exits - 1:
         raise ConfigError(
-            f"calibration.points: {name!r} gives {len(thresholds)} thresholds. It needs {rule.exits - 1}, one per exit "
+            f"calibration.points: {name!r} gives {len(thresholds)} thresholds. It needs {exits - 1}, one per exit "
             "but the last."
         )
     numbers = tuple(math.nan if threshold is None else float(threshold) for threshold in thresholds)
     for threshold in numbers:
         try:
-            rule.criterion.check(threshold)
+            criterion.check(threshold)
         except ValueError as error:
             raise ConfigError(f"calibration.points: {name!r}: {error}") from None
-    return (*numbers, rule.criterion.accept_all)
+    return (*numbers, criterion.accept_all)
 
 
 def _measured(

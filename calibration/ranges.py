@@ -4,7 +4,8 @@ An affine codec divides a range [low, high] into 255 or 15 steps. A range wider 
 so that zstd packs the bytes tighter: eight bits then work as 6, 5 or 4. With 15 steps every one counts: the range
 starts where the mean squared error is least, which cuts the rare largest values off (as in ACIQ, Banner et al.,
 "Post training 4-bit quantization of convolutional networks for rapid-deployment", 2019). Of the ranges that cost
-the later exits next to nothing on the tune split, the one with the fewest bytes is taken.
+the later exits next to nothing on the tune split, and leave the last answers as they are, the one with the fewest
+bytes is taken.
 
 Tensor names carry their axes: N rows of a split, C channels of a tensor.
 """
@@ -35,7 +36,9 @@ def data_range(array: Array) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def fit_cut(served: Served, cut: int, live: Tensors, labels_N: Array, *, loss: float) -> tuple[CutTensor, ...]:
+def fit_cut(
+    served: Served, cut: int, live: Tensors, labels_N: Array, *, loss: float, changed: float
+) -> tuple[CutTensor, ...]:
     """The codes of one cut with fitted ranges; codecs and compressions stay as they are.
 
     A range is stretched upwards only, so that its low end, often an exact zero, stays a value that the codec
@@ -48,10 +51,13 @@ def fit_cut(served: Served, cut: int, live: Tensors, labels_N: Array, *, loss: f
         labels_N: the tune split's labels.
         loss: the largest rise of any later exit's mean cross-entropy, in nats at its best temperature, that
             one tensor's code may cost.
+        changed: the largest share of rows whose last answer it may change, for better or worse: where a network is
+            unsure, answers turn long before the cross-entropy rises.
     """
     codes = list(served.manifest.cuts[cut])
     uncoded = [raw(how) for how in codes]
-    plain = losses(later_logits(served, cut, live, uncoded), labels_N)
+    exact = later_logits(served, cut, live, uncoded)
+    plain, answers_N = losses(exact, labels_N), exact[-1].argmax(axis=1)
     for at, how in enumerate(codes):
         if how.codec not in AFFINE:
             continue
@@ -62,7 +68,8 @@ def fit_cut(served: Served, cut: int, live: Tensors, labels_N: Array, *, loss: f
             if size >= fewest:
                 break
             logits = later_logits(served, cut, live, [*uncoded[:at], trial, *uncoded[at + 1 :]])
-            if np.all(losses(logits, labels_N) <= plain + loss):
+            turned = float((logits[-1].argmax(axis=1) != answers_N).mean())
+            if turned <= changed + 1e-9 and np.all(losses(logits, labels_N) <= plain + loss):
                 codes[at] = trial
                 break
     return tuple(codes)

@@ -115,7 +115,7 @@ class CutSettings(Strict):
     choose: bool = False  # let calibration pick codec and compression of each tensor, by bytes
     forward: Literal["activations", "auto"] = "activations"  # auto: the compressed input where that is smaller
     drop: float = Field(default=0.001, ge=0.0, lt=1.0)  # most that a chosen code may cost the last exit's accuracy
-    changed: float = Field(default=0.005, ge=0.0, le=1.0)  # most rows whose last answer a chosen code may change
+    changed: float = Field(default=0.005, ge=0.0, le=1.0)  # most rows whose last answer a code may change
     loss: float = Field(
         default=0.001, ge=0.0
     )  # largest rise of any later exit's mean cross-entropy that a code may cost
@@ -235,6 +235,8 @@ def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{where} is missing."
     said = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    if error["type"] in ("model_type", "dict_type"):
+        said = "It must hold keys and values"
     return f"{where} is {repr(error.get('input'))[:60]}. {said}."
 
 

@@ -25,6 +25,7 @@ from training.places import MAX_TENSORS, Cut
 from training.proof import check_equal
 from training.tracing import check_runs
 
+_SIDE = 0.1  # of the trunk's FLOPs: what less was computed for, and the trunk does not follow from, is a side branch
 Head = str | HeadSettings | nn.Module
 Heads = Head | Sequence[Head]
 
@@ -171,12 +172,23 @@ def _head(
 def _activation(places: Places, crossing: Sequence[fx.Node]) -> fx.Node:
     """What an exit head reads of the tensors that cross: of those of floats with the fewest axes, the last made.
 
-    Inside attention that is the stream, and not the queries or keys with their axis of heads.
+    Inside attention that is the stream, and not the queries or keys with their axis of heads. An input that only
+    passes, and what hardly anything was computed for beside the trunk, such as a second input's own features, tell
+    less than the trunk does, however few their axes.
     """
     floats = [value for value in crossing if value.meta["val"].is_floating_point()]
     if not floats:
         raise ConfigError("No tensor of floats crosses the cut, so that no exit head can be put there.")
-    return max(floats, key=lambda value: (-value.meta["val"].ndim, places.flow.made[value]))
+    inputs = set(places.flow.program.inputs.values())
+    behind = {value: places.flow.behind(value) for value in floats}
+    work = {value: places.flow.work(values) for value, values in behind.items()}
+    trunk = max(floats, key=lambda value: (work[value], places.flow.made[value]))
+    tell = [
+        value
+        for value in floats
+        if value is trunk or work[value] >= _SIDE * work[trunk] > 0 or value in behind[trunk] - inputs
+    ]
+    return max(tell, key=lambda value: (-value.meta["val"].ndim, places.flow.made[value]))
 
 
 def _each(head: Heads, count: int) -> list[Head]:

@@ -148,7 +148,7 @@ def _network(one: Planned, official: Examples) -> MultiExitNetwork:
     """With random weights, or those that a user's function brings; only the last exit is left."""
     recipe = one.source.recipe
     torch.manual_seed(recipe.training.seed)
-    exits = (recipe.exits or ExitSettings()).model_copy(update={"at": 2, "head": HeadSection()})
+    exits = (recipe.exits or ExitSettings()).model_copy(update={"at": 2, "head": HeadSection(), "heads": None})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of early heads that cost much: none of them stays

@@ -11,8 +11,10 @@ from typing import Any
 from calibration.calibrate import calibrate
 from calibration.datasets import Data, Examples, open_data
 from calibration.evaluate import evaluate
+from calibration.points import check_points
 from common.errors import ConfigError
 from training.baselines import add_baselines, checkpoint_of, planned
+from training.cost import costs
 from training.curves import draw_curves
 from training.export import export
 from training.history import History
@@ -125,6 +127,8 @@ def _checked_data(source: RecipeFile, data_dir: Path | None, quiet: bool) -> Dat
 def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Path) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
     network = make_network(source, data.train)
+    if source.recipe.exits is None or source.recipe.exits.keep == "all":  # else nobody knows how many exits stay
+        check_points(source.recipe.calibration.all_points(), costs(network).leaving())
     splits = data.splits
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:

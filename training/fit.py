@@ -47,7 +47,7 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
         model,
         None if isinstance(model, ExportedProgram) else _arguments(model, rows),
         exits.at,
-        head=HeadSettings(**exits.head.model_dump()),
+        head=_heads(exits),
         buckets=exits.buckets,
         mask=exits.mask,
         inputs=tuple(rows),
@@ -55,6 +55,12 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
         image=_image(rows, settings, data.fit),
         max_tensors=exits.max_tensors,
     )
+
+
+def _heads(exits: ExitSettings) -> HeadSettings | list[HeadSettings]:
+    if exits.heads is not None:
+        return [HeadSettings(**head.model_dump()) for head in exits.heads]
+    return HeadSettings(**exits.head.model_dump())
 
 
 def _arguments(model: nn.Module, rows: Rows) -> Sequence[Tensor] | Mapping[str, Tensor]:

@@ -42,6 +42,21 @@ class Flow:
                 found.update(dict.fromkeys(self.inputs_instead.get(value, (value,))))
         return tuple(sorted(found, key=lambda value: (self.made[value], value.name)))
 
+    def behind(self, value: fx.Node) -> frozenset[fx.Node]:
+        """The value, and every node that it follows from."""
+        found: set[fx.Node] = set()
+        open_ends = [value]
+        while open_ends:
+            node = open_ends.pop()
+            if node not in found:
+                found.add(node)
+                open_ends.extend(self.program.arguments(node))
+        return frozenset(found)
+
+    def work(self, nodes: frozenset[fx.Node]) -> int:
+        """FLOPs of some nodes, per row."""
+        return sum(flops for node, flops in zip(self.program.nodes, self.flops, strict=True) if node in nodes)
+
 
 def flow_of(program: Program, tensors: Mapping[str, Tensor], example: Example) -> Flow:
     """Analyse a program; runs it once on one row of the example, to count its FLOPs."""

@@ -57,12 +57,17 @@ class _Bar(_Plain):
 @contextmanager
 def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Reporter]:
     """Report on `total` steps of work, on stderr."""
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, markup=False, emoji=False)
     if quiet:
         yield Silent()
     elif not console.is_terminal:
         yield _Plain(console)
     else:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
             yield _Bar(bar, total, title)

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
 from common.errors import ConfigError
@@ -60,21 +67,49 @@ class HeadSection(Strict):
     token: Literal["auto", "mean", "largest", "first"] = "auto"
 
 
-class ExitSettings(Strict):
+class ExitSettings(Sparse):
     """Where exits are put on a network that has none, and which; see `training.add_exits`."""
 
     at: int | list[str | float] = 3  # number of exits, or names of cuts and shares of the FLOPs
-    head: HeadSection = HeadSection()
+    head: HeadSection = HeadSection()  # of every early exit
+    heads: list[HeadSection] | None = None  # one for each early exit; `head: [...]` is the same
     mask: str | None = None
     buckets: dict[str, list[int]] | None = None
     max_tensors: int = Field(default=8, gt=0)
     keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`
 
+    @model_validator(mode="before")
+    @classmethod
+    def _each(cls, value: object) -> object:
+        """A list of heads is one for each early exit."""
+        if not isinstance(value, dict) or not isinstance(value.get("head"), list):
+            return value
+        if value.get("heads") is not None:
+            raise ValueError("It has head and heads. Leave one of them out")
+        return {key: one for key, one in value.items() if key != "head"} | {"heads": value["head"]}
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _one_alone(cls, value: object) -> object:
+        places = [value] if isinstance(value, str | float) else value
+        known = isinstance(places, list) and all(type(place) in (str, int, float) for place in places)
+        if not known and type(places) is not int:
+            raise ValueError("It must be the number of exits, or a list of names of cuts and shares of the FLOPs")
+        return places
+
+    @field_validator("head", "heads", mode="before")
+    @classmethod
+    def _kind_alone(cls, value: object) -> object:
+        def settings(head: object) -> object:
+            return {"kind": head} if isinstance(head, str) else head
+
+        return [settings(head) for head in value] if isinstance(value, list) else settings(value)
+
     @field_validator("keep")
     @classmethod
     def _none_goes_alone(cls, value: str, info: ValidationInfo) -> str:
-        head = info.data.get("head")
-        if value == "greedy" and isinstance(head, HeadSection) and head.cascade:
+        heads = info.data.get("heads") or [head for head in [info.data.get("head")] if head is not None]
+        if value == "greedy" and any(head.cascade for head in heads):
             raise ValueError("A cascaded head reads the exit before it, so that none can be left out alone")
         return value
 
@@ -112,13 +147,6 @@ class Recipe(Sparse):
     card: CardSettings | None = None
 
     _factory_alone = field_validator("model", mode="before")(_named)
-
-    @field_validator("exits", mode="before")
-    @classmethod
-    def _head_alone(cls, value: object) -> object:
-        if isinstance(value, dict) and isinstance(value.get("head"), str):
-            return {**value, "head": {"kind": value["head"]}}
-        return value
 
 
 @dataclass(frozen=True, kw_only=True)

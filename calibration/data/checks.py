@@ -124,6 +124,8 @@ def _as_input(array: Array, what: str) -> Array:
             f"{what} holds text. A network takes numbers: name it in data.group, data.label or data.ignore, or turn it "
             "into numbers."
         )
+    if kind not in "biuf":
+        raise ConfigError(f"{what} is {array.dtype.name}. A network takes real numbers: turn it into such.")
     if kind == "f":
         _finite(array, what)
         if array.dtype.itemsize > 4:

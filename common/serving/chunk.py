@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,12 @@ class Outcome:
             confidences=self.confidences[rows],
             probs_BC=self.probs_BC[rows] if probabilities and self.probs_BC is not None else None,
         )
+
+    def undecided(self, begin: int, end: int) -> int | None:
+        """The first of some adjacent rows whose logits were not finite, so that no class is the likeliest."""
+        if not math.isnan(sum(self.confidences[begin:end])):
+            return None
+        return next(row for row in range(begin, end) if math.isnan(self.confidences[row]))
 
     def take(self, rows: Sequence[int]) -> Outcome:
         """The outcome of some rows."""

@@ -24,13 +24,16 @@ HIGH_WATER = 64 << 10  # bytes of a body that nobody has asked for yet
 
 _PHRASE = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _CLOSE = b"connection: close\r\n"
+_RETRY = b"retry-after: 1\r\n"
+RETRIED = (429, 503)  # replies that say when to try again
 
 
 @lru_cache(maxsize=256)
 def _head(status: int, close: bool) -> bytes:
     """A JSON response without the length of its body, its request id and its body."""
     line = b"HTTP/1.1 %d %b\r\n" % (status, _PHRASE.get(status, b""))
-    return line + b"content-type: application/json\r\ncontent-length: %d\r\n%b" + _CLOSE * close + b"\r\n%b"
+    fields = _RETRY * (status in RETRIED) + _CLOSE * close
+    return line + b"content-type: application/json\r\ncontent-length: %d\r\n%b" + fields + b"\r\n%b"
 
 
 class Reply(NamedTuple):

@@ -77,9 +77,11 @@ class GrpcDoor:
 
     def _serve(self, transport: asyncio.Transport) -> MessageStream:
         """Serve another tier on its connection."""
+        host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
+        peer = Address(host=host, port=port)
 
-        def lost(_: Exception | None) -> None:
-            self._connections.discard(transport)
+        def lost(error: Exception | None) -> None:
+            self._connections.gone(transport, peer, error)
             stream.withdraw_all()
 
         messages = MessageStream(max_message_bytes=self._most, received=lambda data: stream.take(data), lost=lost)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from common.wire.http2 import PREFACE, MessageStream, is_ours
+from common.wire.http2 import PREFACE, MessageStream, ProtocolError, is_ours
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Connections(set[asyncio.Transport]):
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
-        self._refused = 0
+        self._refused = self._failed = 0
 
     def admit(self, transport: asyncio.Transport) -> bool:
         """Take a connection in, or close it at once."""
@@ -40,9 +40,17 @@ class Connections(set[asyncio.Transport]):
             return True
         transport.abort()
         self._refused += 1
-        if self._refused & (self._refused - 1) == 0:  # at 1, 2, 4, ...: a flood of them is no flood of lines
+        if _is_worth_a_line(self._refused):
             log.warning("%d connections are open at the gRPC door: %d refused so far", len(self), self._refused)
         return False
+
+    def gone(self, transport: asyncio.Transport, peer: object, error: Exception | None) -> None:
+        """A tier's connection has ended, perhaps for a mistake of the tier's at address `peer`."""
+        self.discard(transport)
+        if isinstance(error, ProtocolError):
+            self._failed += 1
+            if _is_worth_a_line(self._failed):
+                log.warning("the connection of a tier at %s was closed: %s (%d so far)", peer, error, self._failed)
 
     async def close(self, within_s: float) -> None:
         """Close all as soon as they have sent what they hold, and the others when the time is over."""
@@ -51,6 +59,11 @@ class Connections(set[asyncio.Transport]):
             await asyncio.sleep(_LOOK_S)
         for transport in list(self):
             transport.abort()
+
+
+def _is_worth_a_line(count: int) -> bool:
+    """At 1, 2, 4, ...: a flood of them is no flood of lines."""
+    return count & (count - 1) == 0
 
 
 class Incoming(asyncio.Protocol):

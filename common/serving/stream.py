@@ -36,6 +36,7 @@ PING_S = 0.25  # between looks; while upstream speaks of itself, nobody pings
 SILENT_S = 1.0  # without a word after a ping, upstream counts as down
 BROKEN_S = 4.0  # and after this long the stream is opened anew
 RETRY_S = 0.1
+STEADY_S = 1.0  # a stream that lived so long is opened anew at once: servers close connections that grow old
 CONNECT_S = 4.0
 INTRODUCTION_S = 10.0
 _MOST_UNSENT = 4  # of the largest requests; whatever a tier may have in flight fits
@@ -109,13 +110,15 @@ class StreamLink:
 
     async def _run(self) -> None:
         while True:
+            began = time.monotonic()
             try:
                 await self._one_stream()
             except OSError as error:
                 log.debug("no connection to %s: %s", self.address, error)
             except Exception:  # a stream that ended for whatever reason is opened anew
                 log.exception("stream to %s failed", self.address)
-            await asyncio.sleep(RETRY_S)
+            if time.monotonic() - began < STEADY_S:
+                await asyncio.sleep(RETRY_S)
 
     async def _one_stream(self) -> None:
         """Open a stream and serve it until it breaks."""
@@ -135,7 +138,7 @@ class StreamLink:
             self._ping()
             introduction = loop.create_task(self._introduce())
             await self._watch(lost)
-            log.debug("stream to %s ended: %s", self.address, lost.result() if lost.done() else "silent")
+            self._set_up(False, lost.result() if lost.done() else None)
         finally:
             stream.close()
             self._stream = None
@@ -180,9 +183,9 @@ class StreamLink:
         """Put a message on the stream; returns its bytes on the wire."""
         return 0 if self._stream is None else self._stream.send(message)
 
-    def _set_up(self, up: bool) -> None:
+    def _set_up(self, up: bool, why: Exception | None = None) -> None:
         if up != self.up:
-            log.info("upstream %s is %s", self.address, "up" if up else "down")
+            log.info("upstream %s is %s%s", self.address, "up" if up else "down", "" if why is None else f": {why}")
         self.up = up
         self._metrics.upstream_is(self.address, up)
 

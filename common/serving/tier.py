@@ -290,6 +290,10 @@ class Tier:
 
     def _answer(self, chunk: Chunk, outcome: Outcome, at: int, degraded: Degraded | None = None) -> None:
         """Answer a chunk from an exit computed here; its rows stand in the outcome from `at` on."""
+        if (row := outcome.undecided(at, at + len(chunk.ids))) is not None:
+            message = f"Row {chunk.ids[row - at]} leads to numbers that are not finite at exit {outcome.exit}."
+            chunk.job.abort(Malformed(f"{message} Its numbers must be such as the network was made for.", "not_finite"))
+            return
         chunk.job.answer(chunk, outcome, at, degraded)
         if chunk.job.request.purpose is _ANSWER:
             self.metrics.answered(self.name, outcome.exit, degraded, len(chunk.ids))

@@ -103,11 +103,14 @@ class UnaryLink:
             self._set_up(False)
 
     async def close(self) -> None:
-        """Close the channel."""
-        tasks = [self._task, *self._calls.values()]
-        for task in tasks:
+        """Close the channel; what is in flight fails."""
+        calls = dict(self._calls)
+        for task in (self._task, *calls.values()):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._task, *calls.values(), return_exceptions=True)
+        for call, task in calls.items():
+            if task.cancelled():
+                call.ended(Unavailable(f"Upstream {self.address} is no longer asked."))
         await self._channel.close()
         self._metrics.upstream_gone(self.address)
 

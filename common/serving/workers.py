@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 START_S = 60.0  # longest wait until a worker is ready
 _ASK_S = 2.0  # longest wait for its metrics
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0  # before one that ended is started again; doubles each time
+_STEADY_S = 30.0  # one that ran so long is trusted again
 _KILL_AFTER_S = 5.0  # beyond the time for draining
 _MOST_BYTES = 64 << 20  # of a line of metrics
 
@@ -162,7 +164,10 @@ class Workers:
         """Start a worker again whenever it ends."""
         pause = _FIRST_PAUSE_S
         while True:
+            began = time.monotonic()
             status = await worker.wait()
+            if time.monotonic() - began > _STEADY_S:
+                pause = _FIRST_PAUSE_S
             log.error("a worker ended with status %d; it is started again in %g s", status, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -7,12 +7,14 @@ server it takes only peers that say they are of this kind, with a setting that o
 everybody else is for gRPC's library.
 
 A large message is received into its own buffer and sent from where it lies; header blocks of the peer are not read.
+Nothing is compressed here, and nobody is told that it may be, but some servers of gRPC's library do so all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+import zlib
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
@@ -31,6 +33,7 @@ _MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
 _FIRST_BODY = 1 << 20  # bytes set aside for a message before they arrive; doubled as they do, up to its size
 _JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
 _LEAST_BACKLOG = 1 << 20  # bytes that a server holds for a peer without a window, however short its messages are
+_ANY_HEADER = 32 + zlib.MAX_WBITS  # gzip's or zlib's, whichever gRPC's "gzip" and "deflate" begin with
 _HELD = 256  # bytes that a message costs beside its own while it is held
 _MOST_OWED = 1 << 20  # bytes of acknowledgements for a peer that does not read them
 _STREAM = 1
@@ -103,6 +106,7 @@ class MessageStream(asyncio.BufferedProtocol):
         self._body: bytearray | None = None  # of the message that is under way; may still be shorter than that is
         self._body_size = 0  # of the whole message
         self._filled = 0
+        self._compressed = False  # the message that begins or is under way
         self._first_body = _FIRST_BODY  # or as many bytes as the longest message had so far
         # what is sent
         self._backlog: deque[memoryview] = deque()  # messages that wait for the peer's window
@@ -305,13 +309,14 @@ class MessageStream(asyncio.BufferedProtocol):
             message = bytes(self._view[self._start : self._start + size])
             self._start += size
             self._frame_left -= size
-            self._received(message)
+            self._arrived(message)
         else:
             self._begin(size)
 
     def _size(self, data: bytearray, at: int) -> int:
         compressed, size = _PREFIX.unpack_from(data, at)
-        if compressed or size > self._max_message:
+        self._compressed = compressed == 1 and self._client
+        if compressed > self._compressed or size > self._max_message:
             raise ProtocolError(f"a message of {size} bytes, compressed: {compressed}")
         return int(size)
 
@@ -320,7 +325,7 @@ class MessageStream(asyncio.BufferedProtocol):
         if size:
             self._body, self._body_size, self._filled = bytearray(min(size, self._first_body)), size, 0
         else:
-            self._received(b"")
+            self._arrived(b"")
 
     def _take(self, size: int) -> None:
         """So many bytes of the message under way have arrived in their place."""
@@ -331,10 +336,14 @@ class MessageStream(asyncio.BufferedProtocol):
         if self._filled == self._body_size:
             self._body = None
             self._first_body = max(self._first_body, self._filled)
-            self._received(body)
+            self._arrived(body)
         elif self._filled == len(body):  # a new one, as the event loop still has a view of this
             self._body = bytearray(min(2 * len(body), self._body_size))
             self._body[: len(body)] = body
+
+    def _arrived(self, message: bytes | bytearray) -> None:
+        """A message is here as a whole."""
+        self._received(_inflated(message, self._max_message) if self._compressed else message)
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == Frame.SETTINGS:
@@ -350,7 +359,7 @@ class MessageStream(asyncio.BufferedProtocol):
         elif kind == Frame.HEADERS:
             self._headers(flags, stream, payload)
         elif kind in (Frame.RST_STREAM, Frame.PUSH_PROMISE):
-            raise ProtocolError(f"a frame of type {kind}: {payload.hex()}")
+            raise ProtocolError(f"a frame of type {kind} ({payload.hex()})")
         # GOAWAY: the peer closes the connection when it is through; the others say nothing that matters
 
     def _headers(self, flags: int, stream: int, block: bytes) -> None:
@@ -433,6 +442,22 @@ class MessageStream(asyncio.BufferedProtocol):
             told, self._lost = self._lost, lambda _: None
             self.close()
             told(error)
+
+
+def _inflated(message: bytes | bytearray, most: int) -> bytes:
+    """A compressed message's own bytes.
+
+    Raises:
+        ProtocolError: when it is damaged, or has more than `most` bytes.
+    """
+    inflater = zlib.decompressobj(_ANY_HEADER)
+    try:
+        plain = inflater.decompress(message, most + 1)
+    except zlib.error as error:
+        raise ProtocolError(f"a compressed message that is damaged: {error}") from None
+    if len(plain) > most or not inflater.eof:
+        raise ProtocolError(f"a compressed message that is cut off, or of more than {most} bytes")
+    return plain
 
 
 _FRAME = struct.Struct(">HBBBI")  # length in 16 + 8 bits, type, flags, stream

@@ -10,8 +10,8 @@ Result = Mapping[str, Any]
 
 
 def evaluation_tables(result: Result) -> list[Table]:
-    """Title, columns and rows of each."""
-    return [
+    """Title, columns and rows of each; one without rows, such as guarantees where none is certified, is left out."""
+    tables = [
         _exits(result),
         _points(result),
         _guarantees(result),
@@ -20,6 +20,7 @@ def evaluation_tables(result: Result) -> list[Table]:
         _baselines(result),
         _latency(result),
     ]
+    return [table for table in tables if table[2]]
 
 
 def _exits(result: Result) -> Table:

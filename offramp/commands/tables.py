@@ -13,7 +13,7 @@ Rows = Sequence[Sequence[str]]
 
 def print_tables(title: str, tables: Sequence[tuple[str, Sequence[str], Rows]]) -> None:
     """Print a title and titled tables; columns that hold numbers are aligned to the right."""
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 160  # a pipe has no width: do not cut what a program reads
     if title:

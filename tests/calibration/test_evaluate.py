@@ -2,14 +2,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from calibration.calibrate import calibrate
+from calibration.card import model_card
 from calibration.datasets import load_test
-from calibration.document import recipe_section
+from calibration.document import load_document, recipe_section
 from calibration.evaluate import evaluate
 from calibration.exit_figures import taken
 from calibration.latency import answering
@@ -18,6 +20,7 @@ from calibration.settings import DataSettings
 from common.bundle import MANIFEST, Bundle, write_manifest
 from common.errors import BundleError, ConfigError
 from tests.calibration.test_baselines import store
+from tests.networks import edit_manifest
 from tests.synthetic import write_split, write_tiny
 
 KEYS = {
@@ -163,6 +166,18 @@ def test_leaves_the_bundle_alone_unless_told(calibrated: Path, data: Path) -> No
         assert row.endswith("|") and "nan" not in row
     assert not [path for path in calibrated.iterdir() if path.name.startswith(".")]
     Bundle(calibrated).verify()
+
+
+@pytest.mark.parametrize(("held", "said"), [({"certify": 0.15}, "15 %"), ({"calibration": 1500}, "1,500")])
+def test_the_card_says_how_many_rows_were_used_for_what(
+    calibrated: Path, data: Path, held: dict[str, Any], said: str
+) -> None:
+    provenance = load_document(Bundle(calibrated))["provenance"]
+    provenance["recipe"]["data"] = {"dataset": "mnist", "validation": 0.1, "tune": 300, **held}
+    edit_manifest(calibrated, provenance=provenance)
+    card = model_card(Bundle(calibrated), evaluate(calibrated, data, latency_rows=0))
+    assert "The train part: 10 % chose the epoch, 300 fitted temperatures" in card
+    assert f"chose thresholds, {said} certified what is certified and measured every operating point, the rest" in card
 
 
 def test_never_opens_the_train_split(calibrated: Path, data: Path, tmp_path: Path) -> None:

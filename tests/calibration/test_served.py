@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from calibration.datasets import Examples
-from calibration.ranges import bytes_per_row, data_range, fit_cut
+from calibration.ranges import bytes_per_row, data_range, fit_cut, raw
 from calibration.served import Served
 from calibration.whole import Whole
 from common.bundle import Bundle
@@ -50,15 +50,20 @@ def test_a_cut_hands_on_only_what_crosses_it(tmp_path: Path) -> None:
     assert set(served.cross(0, live)) == {"h0", "s"}
 
 
-@pytest.mark.parametrize(("loss", "coarse"), [(-1.0, False), (10.0, True)])
-def test_coarser_codes_where_they_may_cost_something(tiny: Path, loss: float, coarse: bool) -> None:
+@pytest.mark.parametrize(("loss", "changed", "coarse"), [(-1.0, 1.0, False), (10.0, 1.0, True), (10.0, 0.0, False)])
+def test_coarser_codes_where_they_may_cost_something(tiny: Path, loss: float, changed: float, coarse: bool) -> None:
     images, labels = make_rows(300, seed=9)
     served = Served(Bundle(tiny))
     live = {"image": images, **served.run_stage(0, {"image": images})}
-    (how,) = fit_cut(served, 0, live, labels.astype(np.int64), loss=loss)
+    (how,) = fit_cut(served, 0, live, labels.astype(np.int64), loss=loss, changed=changed)
     low, high = data_range(live["h0"])
     assert how.low == low and how.high is not None
-    assert how.high > 4 * high if coarse else how.high == high
+    assert how.high > 4 * high if coarse else how.high <= 4 * high
+    if loss < 0:
+        assert how.high == high
+    if not changed:
+        exact, coded = (served.logits_from(1, served.cross(0, live, [code])) for code in (raw(how), how))
+        np.testing.assert_array_equal(exact[-1].argmax(axis=1), coded[-1].argmax(axis=1))
     plain = replace(how, high=high)
     assert bytes_per_row(live["h0"], how) <= bytes_per_row(live["h0"], plain)
 
@@ -68,7 +73,9 @@ def test_uncoded_tensors_get_no_range(tmp_path: Path) -> None:
     served = Served(bundle)
     live = {"x": _rows(20)}
     live = {**live, **served.run_stage(0, live)}
-    assert fit_cut(served, 0, live, np.zeros(20, np.int64), loss=1.0) == (CutTensor(name="h0"), CutTensor(name="s"))
+    assert fit_cut(served, 0, live, np.zeros(20, np.int64), loss=1.0, changed=1.0) == (
+        CutTensor(name="h0"), CutTensor(name="s")
+    )  # fmt: skip
 
 
 def test_a_constant_tensor_still_gets_a_range() -> None:

@@ -9,6 +9,7 @@ import offramp
 from common.bundle import Bundle
 from common.errors import BundleError
 from offramp.cli import main
+from offramp.commands.tables import print_tables
 from tests.networks import edit_manifest, write_skip
 from tests.synthetic import write_data, write_tiny
 from tests.training.nets import small, write_recipe
@@ -29,6 +30,12 @@ def test_inspect_shows_stages_cuts_exits_and_points(tmp_path: Path, capsys: Capt
     for title in ("Stages", "Cuts, bytes per row", "Exits", "Operating points", "Every file matches its hash"):
         assert title in out
     assert "u8 + zstd" in out and "never, never, 0" in out
+
+
+def test_a_table_is_no_place_for_emoji(capsys: Captured) -> None:
+    print_tables("./nets.py:two: 5 FLOPs", [("the :one:", [":two:"], [["a:three:b [red]"]])])
+    out = capsys.readouterr().out
+    assert "./nets.py:two: 5 FLOPs" in out and "the :one:" in out and ":two:" in out and "a:three:b [red]" in out
 
 
 def test_inspect_json_is_stable(tmp_path: Path, capsys: Captured) -> None:

@@ -254,6 +254,19 @@ async def test_a_caller_that_closes_its_side_is_answered(tmp_path: Path) -> None
 
 
 @on_both_loops
+async def test_a_fragment_is_no_part_of_the_query(tmp_path: Path) -> None:
+    body = orjson.dumps({"inputs": [[0, 0, 0, 3]]})
+    async with serving(RestDoor(FakeCore(tmp_path, digits(size=(2, 2))))) as server:
+        for target in (b"/predict#x", b"/predict?probabilities=true#x?y=1"):
+            reply = await raw(
+                server,
+                b"POST %b HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (target, len(body)),
+                b"connection: close\r\n\r\n" + body,
+            )
+            assert reply.startswith(b"HTTP/1.1 200 OK\r\n"), reply
+
+
+@on_both_loops
 async def test_head_over_a_socket(tmp_path: Path) -> None:
     async with serving(RestDoor(FakeCore(tmp_path, digits(size=(2, 2))))) as server:
         reply = await raw(server, b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")

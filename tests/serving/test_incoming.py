@@ -79,6 +79,23 @@ async def test_a_tier_that_has_called_stays(tmp_path: Path, monkeypatch: pytest.
         await until(lambda: not door._connections)
 
 
+async def test_a_tier_whose_connection_is_closed_for_a_mistake_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle, _ = write_skip(tmp_path)
+    async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(MARKED + bytes((0, 0, 1, Frame.RST_STREAM, 0, 0, 0, 0, 1, 7)))
+            while await _read(reader):
+                pass
+            writer.close()
+        await until(lambda: not door._connections)
+        said = [r.getMessage() for r in caplog.records if "was closed" in r.getMessage()]
+        assert [line.split(": ")[1] for line in said] == [f"a frame of type 3 (07) ({n} so far)" for n in (1, 2)]
+        assert said[0].startswith("the connection of a tier at 127.0.0.1:")
+
+
 async def test_connections_beyond_the_limit_are_closed_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

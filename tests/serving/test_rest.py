@@ -239,7 +239,7 @@ async def test_bodies_of_all_callers_together_are_bounded(core: FakeCore) -> Non
     done, _ = await asyncio.wait([call.task for call in calls], return_when=asyncio.FIRST_COMPLETED)
     assert len(done) == 1
     (refused,) = (call for call in calls if call.task in done)
-    assert refused.sent[0]["status"] == 429
+    assert refused.sent[0]["status"] == 429 and (b"retry-after", b"1") in refused.sent[0]["headers"]
     (other,) = (call for call in calls if call.task not in done)
     other.body(b" ")
     await other.task

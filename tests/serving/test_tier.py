@@ -373,3 +373,18 @@ async def test_equal_ids_of_different_callers_stay_apart(network: tuple[Bundle, 
     assert len({request.request_id for request in upstream.seen}) == 5
     await device.close()
     await cloud.close()
+
+
+async def test_numbers_that_overflow_are_no_answer(network: tuple[Bundle, Skip]) -> None:
+    """Every number is finite, and what the network makes of them is not: no class is the likeliest."""
+    bundle, _ = network
+    x_BD = inputs(4)
+    x_BD[2] = 3e38
+    tier = make_tier(bundle, 0, 4)
+    beside = asyncio.create_task(ask(tier, make_request(bundle, inputs(3), point="full")))
+    for rows, bad in ((x_BD, 2), (x_BD[2:3], 0)):
+        with pytest.raises(Malformed, match=f"Row {bad} leads to numbers that are not finite") as refused:
+            await ask(tier, make_request(bundle, rows, point="full"))
+        assert refused.value.code == "not_finite"
+    assert len(await beside) == 3 and tier.in_flight == 0
+    await tier.close()

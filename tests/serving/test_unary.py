@@ -1,14 +1,18 @@
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 
-from common.serving.unary import SILENT_CALLS
-from common.types import Degraded
+from common.errors import RequestError, Unavailable
+from common.limits import Limits
+from common.serving.metrics import Metrics
+from common.serving.unary import SILENT_CALLS, UnaryLink
+from common.types import Answer, Degraded, Request
 from common.wire.channels import SERVICE
 from protos import tier_pb2 as pb
 from tests.networks import write_skip
-from tests.serving.chains import ask, inputs, make_request, make_tier
+from tests.serving.chains import Scripted, ask, inputs, make_request, make_tier
 from tests.serving.sockets import calling, local, served, until
 
 
@@ -58,3 +62,35 @@ async def test_a_refusal_is_no_failure_of_the_network(tmp_path: Path) -> None:
         answers = await ask(tier, make_request(bundle, inputs(2), point="full"))
         assert {a.degraded for a in answers} == {Degraded.UPSTREAM_UNAVAILABLE}
         assert pool.up()
+
+
+class Noting:
+    """A call that notes how it ended."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.errors: list[RequestError | None] = []
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        raise AssertionError("nobody could have answered")
+
+    def ended(self, error: RequestError | None) -> None:
+        self.errors.append(error)
+
+
+async def test_calls_end_with_their_link(tmp_path: Path) -> None:
+    """A name that moves closes the link to the old address: what is in flight there goes elsewhere at once."""
+    bundle, _ = write_skip(tmp_path)
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    async with served(make_tier(bundle, 1, 2, name="edge", upstream=Scripted(hang))) as (_, address):
+        link = UnaryLink(str(address), bundle=bundle, limits=Limits(), metrics=Metrics("device"))
+        await until(lambda: link.up)
+        call = Noting(make_request(bundle, inputs(1), point="full"))
+        link.send(call)
+        await until(lambda: link.rows_in_flight == 1)
+        await link.close()
+        (error,) = call.errors
+        assert isinstance(error, Unavailable) and link.rows_in_flight == 0

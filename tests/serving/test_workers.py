@@ -88,6 +88,25 @@ async def test_one_that_ends_is_started_again(monkeypatch: pytest.MonkeyPatch) -
     await workers.stop(5.0)
 
 
+@pytest.mark.parametrize("steady, pauses", [(60.0, ["0.01", "0.02"]), (0.0, ["0.01", "0.01"])])
+async def test_one_that_ran_for_long_is_trusted_again(
+    steady: float, pauses: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("common.serving.workers._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("common.serving.workers._STEADY_S", steady)
+    workers = Workers(command("dies"), {}, 1)
+    await workers.start()
+    for ends in (1, 2):
+        await workers.metrics(b"")
+        async with asyncio.timeout(20):
+            while len(said := [r.getMessage() for r in caplog.records if "is started again" in r.getMessage()]) < ends:
+                await asyncio.sleep(0.01)
+            while not workers._workers[0].ready:
+                await asyncio.sleep(0.01)
+    assert [line.split()[-2] for line in said] == pauses
+    await workers.stop(5.0)
+
+
 async def test_one_that_the_system_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.serving.workers._FIRST_PAUSE_S", 0.01)
     workers = Workers(command("dies"), {}, 1)

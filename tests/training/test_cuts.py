@@ -385,3 +385,27 @@ def test_tensors_that_are_made_on_the_way_follow_the_data_to_another_device() ->
     for mode in (True, False):
         logits = network.train(mode)(*(tensor.to("meta") for tensor in network.example()))
         assert {one.device.type for one in logits} == {"meta"}
+
+
+class Sided(nn.Module):
+    """A picture, and a vector that joins it late: as it is, and with a layer of its own that runs first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Linear(5, 6)
+        self.a, self.b = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 8, 3, 2, 1)
+        self.end = nn.Linear(8 + 6 + 5, 3)
+
+    def forward(self, picture: Tensor, meta: Tensor) -> Tensor:
+        side = self.side(meta).relu()
+        x = self.b(self.a(picture).relu()).relu()
+        return self.end(torch.cat([x.mean((2, 3)), side, meta], 1))
+
+
+def test_a_head_reads_the_trunk_and_not_what_passes_beside_it() -> None:
+    example = {"picture": torch.randn(2, 1, 16, 16), "meta": torch.randn(2, 5)}
+    network = add_exits(Sided(), example, ["a"])
+    crossing = network.crossing(0)
+    assert len(crossing) == 3 and "meta" in crossing
+    (read,) = network.parts[0].head_reads
+    assert network.row_shape(read, torch.zeros(1)) == (4, 8, 8)

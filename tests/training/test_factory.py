@@ -18,7 +18,7 @@ from common.errors import ConfigError
 from tests.synthetic import SIDE, recipe
 from tests.training import zoo
 from training.add_exits import add_exits
-from training.build import build
+from training.build import build, train_weights
 from training.cut_list import list_cuts
 from training.factory import load_model
 from training.proof import chain
@@ -219,6 +219,16 @@ def test_a_recipe_builds_a_bundle_of_a_users_network(folder: Path, data: Path) -
     assert result["operating_points"]["full"]["accuracy"] > 0.5
 
 
+def test_heads_of_their_own_and_a_gate_that_is_fitted_later(folder: Path, data: Path) -> None:
+    sections = {"exits": {"at": "a", "head": ["conv"]}, "calibration": {"criterion": "gate", "target_drop": 0.05}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe("./my_model.py:build", **sections)))
+    build(folder / "recipe.yaml", folder / "out", data, threads=1, quiet=True)
+    manifest = Bundle(folder / "out").manifest
+    assert manifest.provenance["recipe"]["exits"]["heads"][0]["kind"] == "conv"
+    point = manifest.operating_points["default"]
+    assert point.criterion == "gate" and point.gates[0] is not None and manifest.exits[0].gate is None
+
+
 def test_a_recipe_names_a_backbone_of_offramps_own(tmp_path: Path, data: Path) -> None:
     from calibration.datasets import load_train
     from training.models import make_network
@@ -241,6 +251,14 @@ def test_a_recipe_names_a_backbone_of_offramps_own(tmp_path: Path, data: Path) -
         ("./my_model.py:build", {"exits": {"at": ["z"]}}, "has no cut 'z'"),
         ("./my_model.py:build", {"exits": {"att": 3}}, r"exits\.att is not a known key\. Did you mean at\?"),
         ("./my_model.py:build", {"exits": {"at": 2, "head": "best"}}, r"exits\.head\.kind is 'best'"),
+        ("./my_model.py:build", {"exits": {"at": ["a"], "head": ["pool", "best"]}}, r"exits\.heads\.1\.kind is 'best'"),
+        ("./my_model.py:build", {"exits": {"at": ["a"], "head": ["pool", "conv"]}}, "head lists 2 heads for 1 cuts"),
+        (
+            "./my_model.py:build",
+            {"exits": {"at": {"a": 1}}},
+            r"exits\.at is .*It must be the number of exits, or a list",
+        ),
+        ("./my_model.py:build", {"exits": {"head": 3}}, r"exits\.head is 3\. It must hold keys and values\."),
         ({"factory": "./my_model.py:build", "mean": [0.1, 0.2]}, {}, r"model\.mean has 2 numbers\. The data have 1"),
         ({"factory": "./my_model.py:build", "std": [0.0]}, {}, r"model\.std is \[0\.0\]"),
         ({"factory": "./my_model.py:build", "classes": ["a"]}, {}, r"classes has 1 names\. The network returns 10"),
@@ -254,6 +272,26 @@ def test_recipes_that_do_not_fit(folder: Path, data: Path, model: Any, sections:
     with pytest.raises(ConfigError, match=said) as caught:
         build(path, folder / "out", data, threads=1, quiet=True)
     assert "\n" not in str(caught.value) and not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ({"budget": 0.01}, "'p': a budget of 0.01 of the network's FLOPs cannot be met: the first exit takes 0"),
+        ({"thresholds": [0.5, 0.5]}, "'p' gives 2 thresholds. It needs 1, one per exit but the last"),
+        ({"criterion": "patience", "thresholds": [0.5]}, "'p': A patience threshold is 0.5. It must be a whole number"),
+    ],
+)
+def test_points_that_cannot_be_had_are_refused_before_the_training(
+    folder: Path, data: Path, point: dict[str, Any], said: str
+) -> None:
+    sections = {"exits": {"at": ["a"]}, "calibration": {"points": [{"name": "p", **point}]}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe("./my_model.py:build", **sections)))
+    for step in (build, train_weights):
+        with pytest.raises(ConfigError) as caught:
+            step(folder / "recipe.yaml", folder / "out.npz", data, threads=1, quiet=True)
+        assert said in str(caught.value)
+    assert not list(folder.glob("out*"))  # no state of a training either
 
 
 def test_a_network_that_takes_bytes_gets_bytes(tmp_path: Path) -> None:

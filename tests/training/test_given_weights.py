@@ -103,11 +103,6 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
             "small starts with random weights. Give it model",
         ),
         (
-            {"factory": "small"},
-            {"calibration": {"criterion": "gate"}},
-            "Only training.recipe gated gives a network gates",
-        ),
-        (
             {"factory": "./net.py:build"},
             {"exits": {"head": {"cascade": True}, "keep": "greedy"}},
             "exits.keep is 'greedy'. A cascaded head reads the exit before it",

@@ -156,6 +156,9 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
         report.line("epoch 1/2: 99.1 %, about 5 s left")
     captured = capsys.readouterr()
     assert captured.err == "epoch 1/2: 99.1 %, about 5 s left\n" and captured.out == ""
+    with progress("train", 10) as report:
+        report.line("rows of ./nets.py:two: [train] 10 [/test]")  # neither an emoji's name nor markup
+    assert capsys.readouterr().err == "rows of ./nets.py:two: [train] 10 [/test]\n"
     with progress("train", 10, quiet=True) as report:
         report.line("nothing")
     assert capsys.readouterr().err == ""

@@ -1,11 +1,13 @@
 """A stream with a connection to itself: against gRPC's own server, in pieces of any size, and with a peer that errs."""
 
 import asyncio
+import gzip
 import itertools
 import random
 import struct
 import tracemalloc
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -305,7 +307,30 @@ def test_who_calls(head: bytes, ours: bool | None) -> None:
     assert is_ours(head) is ours
 
 
-async def test_against_the_server_of_grpc() -> None:
+def packed(message: bytes) -> bytes:
+    return frame(Frame.DATA, b"\1" + len(message).to_bytes(4) + message, stream=1)
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_what_a_server_compresses_all_the_same_is_read(pack: Callable[[bytes], bytes], piece: int) -> None:
+    client = End("client", most=1000)
+    said = packed(pack(bytes(1000))) + frame(Frame.DATA, b"\0\0\0\0\1x", stream=1) + packed(pack(b""))
+    for at in range(0, len(said), piece):
+        client.stream.feed(said[at : at + piece])
+    assert client.messages == [bytes(1000), b"x", b""] and not client.lost
+
+
+@pytest.mark.parametrize("bad", [b"", b"no such thing", gzip.compress(bytes(1001)), gzip.compress(b"cut off")[:-1]])
+def test_a_server_that_compresses_wrongly_is_left(bad: bytes) -> None:
+    client = End("client", most=1000)
+    client.stream.feed(packed(bad))
+    (why,) = client.lost
+    assert isinstance(why, ProtocolError) and not client.messages
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_against_the_server_of_grpc(compression: grpc.Compression | None) -> None:
     """Its windows are smaller than these messages, and it sends pings and updates of its own."""
 
     async def echo(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
@@ -313,7 +338,7 @@ async def test_against_the_server_of_grpc() -> None:
             yield message
 
     most = 8_000_000
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", most)])
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", most)], compression=compression)
     methods = {"Stream": grpc.stream_stream_rpc_method_handler(echo)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", methods),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -30,6 +30,8 @@ def test_numbers_become_what_a_bundle_knows() -> None:
         ("x", np.array([0.0, np.inf], np.float16), "it: x holds infinity in row 1"),
         ("x", np.array([[1e300]]), "it: x, as float32, holds infinity in row 0"),
         ("x", np.array(["a", "b"]), r"it: x holds text\..*data\.ignore"),
+        ("x", np.array([1.5 + 2j, 1.0]), r"x is complex128\. A network takes real numbers"),
+        ("x", np.array(["2026-01-01", "2026-01-02"], "datetime64[D]"), r"x is datetime64\[D\]\. A network takes real"),
         ("x", np.array(3.0), "it: x is a single number"),
         ("x", np.zeros((2, 0)), r"it: x has rows of shape \[0\], which hold nothing"),
         ("x y", np.zeros(2), "'x y' cannot name an input"),
