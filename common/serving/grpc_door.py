@@ -24,7 +24,7 @@ from common.wire.channels import INFER_STREAM, SERVICE, server_options
 from common.wire.http2 import MessageStream
 from protos import tier_pb2 as pb
 
-FLUSH_S = 0.5  # for the last bytes of replies when the door closes
+FLUSH_S = 2.0  # for the last replies when the door closes; milliseconds, unless the machine is busy or a caller slow
 
 
 class GrpcDoor:
