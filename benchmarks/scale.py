@@ -21,7 +21,7 @@ ROWS = (1, 4, 16, 64, 256)
 
 def run(*, quick: bool) -> Document:
     """Measure and save."""
-    rounds, seconds = (2, 0.5) if quick else (10, 1.0)
+    rounds, seconds = (2, 0.5) if quick else (6, 0.8)
     recorder = Recorder("scale", rounds=rounds, seconds_per_cell=seconds)
     _rows(recorder, rounds, seconds)
     memory = _devices(recorder, rounds, seconds)

@@ -55,7 +55,7 @@ class Times:
     requests: int  # of each contender, in all rounds together, at least
     rounds: int
     least_s: float = 3.0  # of a round
-    warm_s: float = 0.5
+    warm_s: float = 0.3
 
     def seconds(self, rate: float) -> float:
         """Of one round."""

@@ -71,7 +71,8 @@ def _inputs_are_small(bundle: Path) -> bool:
     """Whether the compressed input takes fewer bytes than some cut's coded activation, as the evaluation measured."""
     path = bundle / "evaluation.json"
     cuts = json.loads(path.read_text()).get("forwarded_bytes", []) if path.exists() else []
-    return not cuts or any(cut["input_zlib"] < cut["coded"] for cut in cuts)
+    sizes = [(cut["input_zlib"], cut["coded"]) for cut in cuts if cut["rows"]]
+    return not sizes or any(zipped < coded for zipped, coded in sizes)
 
 
 def _measure(

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import plots
 from benchmarks.__main__ import NAMES
 from benchmarks.fog import cells, namespaces, page
+from benchmarks.fog import map as fog_map
 from benchmarks.fog.layouts import FULL, Way, bundles, field
 from benchmarks.fog.line import Line
 from benchmarks.fog.links import Links
@@ -159,6 +160,13 @@ def test_the_copy_that_forwards_inputs_is_a_bundle(monkeypatch: pytest.MonkeyPat
     copy = Bundle(bundles(MNIST)[True])
     assert copy.manifest.input_cuts == {0, 1}
     assert copy.stage_bytes(2) == Bundle(MNIST).stage_bytes(2)
+
+
+def test_inputs_are_forwarded_for_a_try_where_they_are_small_or_nobody_knows(tmp_path: Path) -> None:
+    known = {"rows": 9, "input_zlib": 500.0, "coded": 300.0}
+    for cuts, worth in (([known], False), ([known, known | {"coded": 600.0}], True), ([{"rows": 0}], True)):
+        (tmp_path / "evaluation.json").write_text(json.dumps({"forwarded_bytes": cuts}))
+        assert fog_map._inputs_are_small(tmp_path) is worth
 
 
 class FakePlace:
