@@ -104,8 +104,9 @@ def _soak(axes: Any, document: Document) -> None:
     each = document["settings"]["requests"] / len(found) / 1e6
     upto = [each * (part + 1) for part in range(len(found))]
     for axis, what, title in ((axes[0], "us", "us per request, one door"), (axes[1], "mb", "RSS, MB")):
-        axis.plot(upto, [part[what] for part in found], color=_OURS, marker="o")
-        axis.set(title=title, xlabel="million requests so far", ylim=(0, None))
+        values = [part[what] for part in found]
+        axis.plot(upto, values, color=_OURS, marker="o")
+        axis.set(title=title, xlabel="million requests so far", ylim=(0, 1.2 * max(values)))
 
 
 _PLOTS: dict[str, Callable[[Any, Document], None]] = {

@@ -25,7 +25,8 @@ def draw(axes: Any, document: Document) -> None:
             for y, row in enumerate(gains):
                 for x, gain in enumerate(row):
                     if gain != gain:
-                        continue  # not measured
+                        axis.text(x, y, "not measured", ha="center", va="center", fontsize=6, color="grey")
+                        continue
                     axis.text(x, y, f"{gain:.2f}x", ha="center", va="center", fontsize=8)
                     if gain >= WIN:
                         axis.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, fill=False, linewidth=1.4))
