@@ -1,7 +1,8 @@
 """Intervals: how far a figure may lie from what more rows, or more seeds, would show.
 
 Shares get exact intervals (`calibration.binomial`). The difference of two accuracies on the same rows gets a paired
-one (`calibration.thresholds.drop_upper_limit`), narrower than two separate intervals would say. A mean over a few
+one (Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", 2005), narrower than
+two separate intervals would say. A mean over a few
 seeds gets Student's ("The probable error of a mean", Biometrika 6, 1908). Everything else, such as the area under a
 curve, gets a percentile bootstrap over rows (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
 """
@@ -11,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from calibration.binomial import lower_limit, upper_limit
-from calibration.thresholds import drop_upper_limit
 from common.types import Array
 
 CONFIDENCE = 0.95
@@ -63,6 +64,24 @@ def gap_interval(right_N: Array, reference_N: Array, confidence: float = CONFIDE
         low=-drop_upper_limit(worse, better, len(right_N), one_sided),
         high=drop_upper_limit(better, worse, len(right_N), one_sided),
     )
+
+
+def drop_upper_limit(worse: int, better: int, rows: int, confidence: float) -> float:
+    """One-sided upper confidence limit of a drop in accuracy between two answers to the same rows.
+
+    Args:
+        worse: rows that only the reference answers right.
+        better: rows that only the other answers right.
+        rows: all rows.
+        confidence: of the limit.
+
+    Returns:
+        Agresti and Min's limit: half a row is added to each of the four cells of the paired table, so that the
+        limit stays above 0 when nothing differs.
+    """
+    b, c, n = worse + 0.5, better + 0.5, rows + 2.0
+    deviation = math.sqrt(max(b + c - (b - c) ** 2 / n, 0.0)) / n
+    return (b - c) / n + NormalDist().inv_cdf(confidence) * deviation
 
 
 def over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> Mean:

@@ -14,9 +14,10 @@ from calibration.budget import check_budget, thresholds_within
 from calibration.document import rule_json, thresholds_json
 from calibration.gates import fit_gates
 from calibration.guarantee import Split, guaranteed_point
+from calibration.matched import least_drop, rows_needed
 from calibration.served import Served
 from calibration.settings import CalibrationSettings, PointSettings
-from calibration.thresholds import ExitScores, choose, drop_upper_limit, exit_flops, outcome
+from calibration.thresholds import ExitScores, choose, exit_flops, outcome
 from common.criteria import CRITERIA, Criterion
 from common.errors import ConfigError
 from common.manifest import FittedGate
@@ -110,13 +111,7 @@ def _thresholds(
     if point.budget is not None:
         return thresholds_within(rule.criterion, scores.scores_EN, flops_E, point.budget)
     assert point.target_drop is not None
-    least = drop_upper_limit(0, 0, len(judged_on.examples), settings.confidence)
-    if least > point.target_drop:
-        report(
-            f"{point.name}: {len(judged_on.examples)} rows cannot vouch for a drop of {point.target_drop:g}. "
-            f"Without a single difference they show {least:.2g}."
-        )
-    return choose(
+    chosen = choose(
         rule.criterion,
         scores,
         ExitScores.of(judged_on.said, rule),
@@ -126,6 +121,29 @@ def _thresholds(
         target_drop=point.target_drop,
         confidence=settings.confidence,
         count=settings.candidates,
+    )
+    if rule.exits > 1 and all(math.isnan(threshold) for threshold in chosen[:-1]):
+        split = "tune" if judged_on is tune else "certify"
+        why = _why_none(len(judged_on.examples), split, point.target_drop, settings.confidence)
+        report(f"{point.name}: no row leaves early. {why}")
+    return chosen
+
+
+def _why_none(rows: int, split: str, target: float, confidence: float) -> str:
+    """Why no thresholds keep a target drop, and what helps."""
+    least = least_drop(rows, confidence)
+    if target == 0.0:
+        return f"A target_drop of 0 needs exits that gain accuracy on the {split} rows. A larger one lets rows leave."
+    if least > target:
+        more = math.ceil(least * 1e5) / 1e5
+        return (
+            f"{rows:,} {split} rows cannot show a drop of {target:g} at confidence {confidence:g}, even if not one "
+            f"answer differs: it takes {rows_needed(target, confidence):,} of them (data.{split}), or a target_drop of "
+            f"{more:g}."
+        )
+    return (
+        f"On {rows:,} {split} rows no thresholds keep the drop's upper limit at confidence {confidence:g} within "
+        f"{target:g}. A larger target_drop, more {split} rows or better exits help."
     )
 
 

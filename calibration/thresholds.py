@@ -2,8 +2,8 @@
 
 Candidates are quantiles of each exit's scores on the tune split. Of their combinations the cheapest (mean FLOPs
 per row) is taken whose drop is at most the target with some prudence: not the drop itself, but its one-sided
-upper confidence limit must stay below (Agresti and Min, "Simple improved confidence intervals for comparing matched
-proportions", 2005). Many combinations are compared on the same rows, so this is prudent, not a guarantee.
+upper confidence limit must stay below (`calibration.matched`, exact on few rows as well). That limit holds for one
+combination. Many are compared on the same rows, so this is prudent, not a guarantee.
 
 Tensor names carry their axes: N rows of a split, C classes, E exits.
 """
@@ -14,10 +14,11 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from operator import itemgetter
 
 import numpy as np
 
+from calibration.matched import drop_shown
 from calibration.served import Said
 from common.criteria import CRITERIA, Criterion, Outputs
 from common.errors import ConfigError
@@ -107,24 +108,6 @@ def outcome(
     )
 
 
-def drop_upper_limit(worse: int, better: int, rows: int, confidence: float) -> float:
-    """One-sided upper confidence limit of a drop in accuracy between two answers to the same rows.
-
-    Args:
-        worse: rows that only the reference answers right.
-        better: rows that only the other answers right.
-        rows: all rows.
-        confidence: of the limit.
-
-    Returns:
-        Agresti and Min's limit: half a row is added to each of the four cells of the paired table, so that the
-        limit stays above 0 when nothing differs.
-    """
-    b, c, n = worse + 0.5, better + 0.5, rows + 2.0
-    deviation = math.sqrt(max(b + c - (b - c) ** 2 / n, 0.0)) / n
-    return (b - c) / n + NormalDist().inv_cdf(confidence) * deviation
-
-
 def candidates(criterion: Criterion, scores_N: Array, count: int) -> tuple[float, ...]:
     """Thresholds to try at one exit, strictest first: never, then quantiles of its scores, then always."""
     known_N = scores_N[~np.isnan(scores_N)].astype(np.float64)
@@ -167,21 +150,20 @@ def choose(
     if not len(labels_N):
         raise ConfigError("There are no rows to choose thresholds on.")
     last = len(flops_E) - 1
-    full = (*(math.nan,) * last, criterion.accept_all)
-    best, best_flops = full, float(flops_E[last])
     right_EN, safe_N = scores.labels_EN == labels_N, last_N == labels_N
     per_exit = max(2, min(count, int(_MOST_COMBINATIONS ** (1.0 / max(last, 1)))))
     tried = [candidates(criterion, tune.scores_EN[number], per_exit) for number in range(last)]
+    cheaper: list[tuple[float, int, int, tuple[float, ...]]] = []
     for thresholds, taken_N in _combinations(criterion, scores.scores_EN, tried):
         mean_flops = float(flops_E[taken_N].mean())
-        if mean_flops >= best_flops:
-            continue
-        right_N = right_EN[taken_N, np.arange(len(labels_N))]
-        worse = int((safe_N & ~right_N).sum())
-        better = int((right_N & ~safe_N).sum())
-        if drop_upper_limit(worse, better, len(labels_N), confidence) <= target_drop:
-            best, best_flops = (*thresholds, criterion.accept_all), mean_flops
-    return best
+        if mean_flops < flops_E[last]:
+            right_N = right_EN[taken_N, np.arange(len(labels_N))]
+            worse, better = int((safe_N & ~right_N).sum()), int((right_N & ~safe_N).sum())
+            cheaper.append((mean_flops, worse, better, thresholds))
+    for _, worse, better, thresholds in sorted(cheaper, key=itemgetter(0)):
+        if drop_shown(worse, better, len(labels_N), target_drop, confidence):
+            return (*thresholds, criterion.accept_all)
+    return (*(math.nan,) * last, criterion.accept_all)
 
 
 def _combinations(

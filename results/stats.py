@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from calibration import intervals
-from calibration.thresholds import drop_upper_limit
 from common.types import Array
 
 
@@ -48,5 +47,5 @@ def paired_gap(right_N: Array, reference_N: Array) -> Gap:
     """
     worse, better, rows = int((reference_N & ~right_N).sum()), int((right_N & ~reference_N).sum()), len(right_N)
     drop = intervals.gap_interval(reference_N, right_N)
-    upper = drop_upper_limit(worse, better, rows, intervals.CONFIDENCE)
+    upper = intervals.drop_upper_limit(worse, better, rows, intervals.CONFIDENCE)
     return Gap(gap=(worse - better) / rows, low=drop.low, high=drop.high, upper=upper)

@@ -12,7 +12,7 @@ from calibration.calibrate import calibrate
 from calibration.datasets import divide, load_train
 from calibration.guarantee import Split
 from calibration.points import make_points
-from calibration.served import Served
+from calibration.served import Said, Served
 from calibration.settings import CalibrationSettings, DataSettings
 from calibration.thresholds import ExitScores, exit_flops, outcome
 from common.bundle import Bundle
@@ -89,10 +89,30 @@ def test_no_certify_row_has_a_say_in_what_is_not_certified(tmp_path: Path, data:
 def test_too_few_rows_for_a_small_drop_are_said(tiny: Path, data: Path) -> None:
     said: list[str] = []
     calibrate(tiny, data, target_drop=0.001, report=said.append)
-    assert any(
-        "400 rows cannot vouch for a drop of 0.001. Without a single difference they show 0.0032" in line
-        for line in said
+    wanted = (
+        "default: no row leaves early. 400 certify rows cannot show a drop of 0.001 at confidence 0.9, even if not one "
+        "answer differs: it takes 2,303 of them (data.certify), or a target_drop of 0.00575."
     )
+    assert wanted in said
+    calibrate(tiny, data, target_drop=0.00575, report=said.append)
+    point = Bundle(tiny).manifest.operating_points["default"]
+    assert point.measured is not None and point.measured["exit_rates"][0] > 0  # as it said
+    calibrate(tiny, data, target_drop=0.0, report=said.append)
+    assert any("A target_drop of 0 needs exits that gain accuracy" in line for line in said)
+
+
+def test_exits_that_cost_more_than_the_target_are_said(tiny: Path, data: Path) -> None:
+    settings = DataSettings(**recipe()["data"])
+    splits = divide(load_train(settings, data), settings)
+    served = Served(Bundle(tiny))
+    _, last = served.says(splits.tune).logits
+    wrong = Split(examples=splits.tune, said=Said(logits=(np.roll(last, 1, axis=1), last), gates=(None, None)))
+    said: list[str] = []
+    wanted = CalibrationSettings(target_drop=0.01)
+    points = make_points(served, wanted.all_points(), wanted, wrong, wrong, wrong, said.append)
+    assert points["default"]["thresholds"][0] is None
+    (line,) = [line for line in said if "no row leaves early" in line]
+    assert "within 0.01. A larger target_drop, more tune rows or better exits help." in line
 
 
 @pytest.mark.parametrize("criterion", sorted(CRITERIA))

@@ -2,9 +2,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calibration.intervals import (
     bootstrap,
+    drop_upper_limit,
     gap_interval,
     gap_over_seeds,
     over_seeds,
@@ -58,6 +61,31 @@ def test_a_gap_is_paired() -> None:
     assert found.high - found.low < (alone.high - alone.low) / 2
     mirrored = gap_interval(theirs, ours)
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_limit_of_agresti_and_min() -> None:
+    # (b - c) / n + z * sqrt(b + c - (b - c)^2 / n) / n with half a row added to each of four cells
+    b, c, n = 9.5, 4.5, 1002.0
+    wanted = (b - c) / n + 1.2815515655446004 * math.sqrt(b + c - (b - c) ** 2 / n) / n
+    assert drop_upper_limit(9, 4, 1000, 0.9) == pytest.approx(wanted)
+
+
+@settings(deadline=None)
+@given(worse=st.integers(0, 30), better=st.integers(0, 30), rows=st.integers(60, 5000))
+def test_the_limit_lies_above_the_drop_and_grows_with_confidence(worse: int, better: int, rows: int) -> None:
+    limits = [drop_upper_limit(worse, better, rows, confidence) for confidence in (0.8, 0.9, 0.99)]
+    assert limits == sorted(limits)
+    assert limits[1] > (worse - better) / rows - 1e-12
+    assert drop_upper_limit(worse + 1, better, rows, 0.9) > limits[1]
+
+
+def test_the_limit_covers() -> None:
+    """Of many redraws with a known drop, about as many as promised lie below the limit."""
+    rng = np.random.default_rng(0)
+    worse, better, rows = 0.01, 0.004, 2000
+    draws = rng.multinomial(rows, [worse, better, 1 - worse - better], size=4000)
+    covered = np.mean([drop_upper_limit(int(b), int(c), rows, 0.9) >= worse - better for b, c, _ in draws])
+    assert covered >= 0.88
 
 
 def test_the_bootstrap_repeats_and_covers() -> None:
