@@ -27,6 +27,7 @@ def model_card(bundle: Bundle, result: Mapping[str, Any]) -> str:
         _data(bundle, result),
         figures.accuracy(result),
         figures.guarantees(result),
+        _unmet(bundle),
         figures.probabilities(result),
         figures.exits_in_hindsight(result),
         figures.baselines(result),
@@ -96,14 +97,24 @@ def _size(size: int | float) -> str:
     return f"{size:,}" if isinstance(size, int) else f"{100 * size:g} %"
 
 
+def _unmet(bundle: Bundle) -> str:
+    """The promises that were asked for and could not be shown."""
+    papers = {name: point.guarantee for name, point in bundle.manifest.operating_points.items()}
+    unmet = {name: paper["statement"] for name, paper in papers.items() if paper and not paper.get("certified")}
+    if not unmet:
+        return ""
+    lines = [f"- `{name}`: {statement}" for name, statement in unmet.items()]
+    return "\n".join(["## Asked for and not guaranteed\n", *lines]) + "\n"
+
+
 def _data(bundle: Bundle, result: Mapping[str, Any]) -> str:
     data = _recipe(bundle).get("data") or {}
     known = bundle.manifest.provenance.get("data") or {}
     uses = {
         "validation": "chose the epoch",
         "tune": "fitted temperatures, codec ranges and all else that calibration fits, and chose thresholds",
-        "calibration": "certified what is certified and measured every operating point",
         "certify": "certified what is certified and measured every operating point",
+        "calibration": "certified what is certified and measured every operating point",
     }
     sizes = {key: data[key] for key in uses if data.get(key) is not None}
     parts = [f"{_size(size)} {uses[key]}" for key, size in sizes.items()]

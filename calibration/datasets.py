@@ -80,7 +80,8 @@ class Data:
             if not self._drops:
                 refuse_shared(self.train, test, self.source.name)
             _refuse_shared_groups(self.train, test, self.source.name)
-        _refuse_unseen(splits.train, [self.train, test], self.source.name)
+        given = [self.source.train] + ([] if self.source.test is None else [self.source.test])
+        _refuse_unseen(splits.train, given, self.source.name)
 
     def describe(self) -> Mapping[str, int]:
         """Rows of every split."""
@@ -159,14 +160,26 @@ def _refuse_shared_groups(train: Examples, test: Examples, what: str) -> None:
         )
 
 
-def _refuse_unseen(train: Examples, parts: list[Examples], what: str) -> None:
-    """A network cannot learn a class that no train row has."""
-    count = max(len(train.classes), *(int(part.labels_N.max()) + 1 for part in parts))
+def _refuse_unseen(train: Examples, given: list[Examples], what: str) -> None:
+    """A network cannot learn a class that no train row has; `given` has all rows in their order."""
+    count = max(len(train.classes), *(int(part.labels_N.max()) + 1 for part in given))
     seen = np.bincount(train.labels_N, minlength=count) > 0
     if seen.all():
         return
     label = int(np.flatnonzero(~seen)[0])
     name = f"{train.classes[label]!r}" if train.classes else str(label)
-    rows = sum(int((part.labels_N == label).sum()) for part in parts)
-    hint = "" if train.classes or rows else " Labels are numbered from 0, without gaps."
+    rows = sum(int((part.labels_N == label).sum()) for part in given)
+    hint = "" if train.classes or rows else f" Labels are numbered from 0, without gaps{_stray(given, label)}."
     raise ConfigError(f"{what}: class {name} has {rows} rows, none of them in the train split.{hint}")
+
+
+def _stray(given: list[Examples], missing: int) -> str:
+    """Where the first label above a missing one stands, if few rows have any: a mistake more likely than classes."""
+    labels_N = np.concatenate([part.labels_N for part in given])
+    above = int((labels_N > missing).sum())
+    if not 0 < above < int((labels_N < missing).sum()):
+        return ""
+    part = next(part for part in given if part.labels_N.max() > missing)
+    row = int((part.labels_N > missing).argmax())
+    where = f"{'test ' * (part is not given[0])}row {row}"
+    return f", and {above} row{' has' if above == 1 else 's have'} a larger one: {part.labels_N[row]} in {where}"

@@ -75,8 +75,9 @@ def guaranteed_point(
     )
     paper = certificate(found, served, rule=rule, tune=tune.examples, certify=held_out.examples)
     chosen = found.rungs[found.chosen or 0]
-    saved = 1.0 - chosen.mean_flops / float(flops_E[-1])
-    report(f"{name}: {paper['statement']} {100 * saved:.1f} % of the FLOPs are saved.")
+    saved = 100.0 * (1.0 - chosen.mean_flops / float(flops_E[-1]))
+    gain = f" {saved:.1f} % of the FLOPs are saved." if paper["certified"] else ""
+    report(f"{name}: {paper['statement']}{gain}")
     return {**point_json(chosen, paper, found.rows, rule), "configuration": served.configuration()}
 
 

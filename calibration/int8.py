@@ -7,17 +7,14 @@ Weights are signed with a scale per channel, activations unsigned.
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from calibration.hushed import hushed
 from calibration.one_graph import join_stages, require_onnx, saved
 from common.bundle import Bundle
 from common.errors import ConfigError
@@ -53,7 +50,7 @@ def quantise(bundle: Bundle, tune: Callable[[], Tensors]) -> Int8:
     static = any(node.op_type == "Conv" for node in joined.graph.node)
     rows = _Rows(tune()) if static else None
     unsigned, signed = quantization.QuantType.QUInt8, quantization.QuantType.QInt8
-    with tempfile.TemporaryDirectory() as work, _quiet():
+    with tempfile.TemporaryDirectory() as work, hushed():
         plain, ready, done = saved(joined, Path(work), "plain.onnx"), Path(work, "ready.onnx"), Path(work, "int8.onnx")
         try:
             quantization.quant_pre_process(plain, ready, skip_symbolic_shape=True)
@@ -95,17 +92,3 @@ class _Rows:
     def get_next(self) -> Mapping[str, Array] | None:
         """The next batch, None at the end."""
         return next(self._batches, None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser gives advice on the root logger and warns of its own internals."""
-    logger: Any = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -234,10 +234,20 @@ def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
         return f"{where} {_no_key(place)}"
     if error["type"] == "missing":
         return f"{where} is missing."
+    given = "empty" if error.get("input") is None else repr(error.get("input"))[:60]
     said = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
-    if error["type"] in ("model_type", "dict_type"):
-        said = "It must hold keys and values"
-    return f"{where} is {repr(error.get('input'))[:60]}. {said}."
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        said = f"It must hold keys and values{_such_as(place.holds)}"
+    elif error["type"] == "list_type":
+        said = f"It must be a list{' of sections' * bool(place.holds)}{_such_as(place.holds)}"
+    return f"{where} is {given}. {said}."
+
+
+def _such_as(sections: Sequence[type[BaseModel]]) -> str:
+    """The keys of the first section, those that it needs first."""
+    fields = sections[0].model_fields if sections else {}
+    keys = sorted(fields, key=lambda key: not fields[key].is_required())
+    return f". Some keys: {', '.join(keys[:4])}" if keys else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +258,7 @@ class _Place:
     section: type[BaseModel] | None = None  # that the last key lies in, if it is known
     chosen: str = ""  # by which value of another key that section was chosen among several, if it was
     others: tuple[type[BaseModel], ...] = ()
+    holds: tuple[type[BaseModel], ...] = ()  # what the last key may hold
 
 
 def _followed(kind: type[BaseModel], where: tuple[int | str, ...]) -> _Place:
@@ -266,7 +277,7 @@ def _followed(kind: type[BaseModel], where: tuple[int | str, ...]) -> _Place:
         fields = section.model_fields if section is not None else {}
         inside = _sections(fields[str(part)].annotation) if part in fields else []
         chosen, others = "", []
-    return place
+    return replace(place, holds=tuple(inside))
 
 
 def _defaults(section: type[BaseModel]) -> list[Any]:

@@ -26,7 +26,7 @@ from training.export import stage_to_onnx
 from training.fit import fit_to_data
 from training.flops import count_flops
 from training.methods.joint import JointTraining
-from training.models import MODELS, named_model
+from training.models import MODELS, started_model
 from training.network import MultiExitNetwork
 from training.progress import progress
 from training.prune import keep_exits
@@ -57,7 +57,7 @@ def planned(source: RecipeFile, official: Examples) -> list[Planned]:
     recipe = source.recipe
     found = [Planned(name=BACKBONE, kind=BACKBONE, source=_with(source, recipe.model, None))]
     for entry in recipe.baselines if recipe.baselines is not None else _family(recipe.model):
-        model = entry.model or recipe.model
+        model = entry.model or recipe.model.model_copy(update={"weights": None})  # they fit the backbone alone
         model = model.model_copy(update={"options": {**model.options, **entry.options}})
         found.append(Planned(name=entry.name, kind="static", source=_with(source, model, entry.epochs)))
     names = [one.name for one in found]
@@ -145,14 +145,14 @@ class _Whole(nn.Module):
 
 
 def _network(one: Planned, official: Examples) -> MultiExitNetwork:
-    """With random weights, or those that a user's function brings; only the last exit is left."""
+    """As its training starts: random, or with the weights that recipe or function bring; only the last exit is left."""
     recipe = one.source.recipe
     torch.manual_seed(recipe.training.seed)
     exits = (recipe.exits or ExitSettings()).model_copy(update={"at": 2, "head": HeadSection(), "heads": None})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of early heads that cost much: none of them stays
-            loaded = named_model(one.source)
+            loaded = started_model(one.source)
             made = loaded.model
             if not isinstance(made, MultiExitNetwork):
                 made = fit_to_data(loaded, recipe.model, exits, official)

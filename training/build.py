@@ -13,6 +13,7 @@ from calibration.datasets import Data, Examples, open_data
 from calibration.evaluate import evaluate
 from calibration.points import check_points
 from common.errors import ConfigError
+from training.backbone import check_backbone
 from training.baselines import add_baselines, checkpoint_of, planned
 from training.cost import costs
 from training.curves import draw_curves
@@ -134,6 +135,7 @@ def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Pa
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
         if network.gates and source.recipe.calibration.criterion != "gate":
             report.line("note: the gates are trained and not asked, unless calibration.criterion is gate")
+        check_backbone(network, source.recipe, splits.validation, report)
         history = train(
             network, splits.train, splits.validation, settings, threads=threads, report=report, checkpoint=kept
         )

@@ -7,10 +7,7 @@ norm. Nothing of the machine it was made on stays in the file, so equal weights 
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from calibration.hushed import hushed
 from calibration.settings import CutSettings
 from common.bundle import write_manifest
 from common.errors import BundleError
@@ -91,7 +89,7 @@ def stage_to_onnx(
     """
     reads, writes = list(stage.reads), list(stage.writes)  # type: ignore[arg-type]
     try:
-        with _quiet():
+        with hushed("torch.onnx"):
             program = torch.onnx.export(
                 stage,
                 example,
@@ -215,17 +213,3 @@ def _rename_values(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
         for attribute in node.attribute:  # bodies of loops and branches read values from outside
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 _rename_values(inner, renamed)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of its own internals and of packages that are not needed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -39,7 +39,7 @@ def make_network(source: RecipeFile, data: Examples) -> MultiExitNetwork:
 
 
 def _check_backbone(recipe: Recipe) -> None:
-    """Refuse to put exits on a backbone that is still random."""
+    """Refuse to put exits on a backbone that must be random; of a user's own `training.backbone` finds out."""
     training, model = recipe.training, recipe.model
     if not isinstance(training, ExitsOnlyTraining) or training.backbone_epochs or model.weights:
         return
@@ -50,13 +50,24 @@ def _check_backbone(recipe: Recipe) -> None:
         )
 
 
-def _with_exits(source: RecipeFile, data: Examples) -> MultiExitNetwork:
+def started_model(source: RecipeFile) -> Loaded:
+    """The network that a recipe names, with the weights that it is to start from, if the recipe gives any.
+
+    Raises:
+        ConfigError: as `named_model`, and when the weights do not fit.
+    """
     settings = source.recipe.model
     loaded = named_model(source)
     if settings.weights is not None:
         if not isinstance(loaded.model, nn.Module):
             raise ConfigError(f"model.weights has no effect on {settings.factory}, which brings its own.")
         start_from(loaded.model, source.folder / settings.weights)
+    return loaded
+
+
+def _with_exits(source: RecipeFile, data: Examples) -> MultiExitNetwork:
+    settings = source.recipe.model
+    loaded = started_model(source)
     own = {"classes": settings.classes, "mean": settings.mean, "std": settings.std, "image": settings.image}
     if isinstance(loaded.model, MultiExitNetwork):
         said = [key for key, value in own.items() if value is not None] + ["exits"] * (source.recipe.exits is not None)

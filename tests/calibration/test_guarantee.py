@@ -206,8 +206,20 @@ def test_a_tier_speaks_of_the_configured_point_and_of_every_certified_one(tiny: 
 
 
 def test_a_tier_says_at_start_that_nothing_was_certified(tiny: Path, data: Path) -> None:
-    calibrate(tiny, data, guarantee=wanted(0.001))
+    said: list[str] = []
+    calibrate(tiny, data, guarantee=wanted(0.001), report=said.append)
     assert _differences(Bundle(tiny).manifest) == ("nothing could be certified for it",)
+    point = point_of(tiny)
+    assert point["thresholds"] == [None, 0.0] and point["guarantee"]["certified"] is False
+    (line,) = [line for line in said if line.startswith("guaranteed: ")]
+    assert line.startswith(
+        "guaranteed: Nothing is promised: epsilon 0.001 could not be shown with delta 0.1 on 400 rows."
+    )
+    assert line.endswith("Every row goes to the last exit.")
+    evaluate(tiny, data, latency_rows=0, write=True)
+    card = (tiny / "README.md").read_text()
+    assert "## Asked for and not guaranteed" in card and f"- `guaranteed`: {line.partition(' ')[2]}" in card
+    assert "No operating point carries a certificate." in card
 
 
 def test_mistakes_are_one_sentence_and_change_nothing(tiny: Path, data: Path) -> None:

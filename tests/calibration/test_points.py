@@ -166,3 +166,19 @@ def test_settings_at_their_defaults_are_written_as_before() -> None:
     assert points == [{"name": "a", "budget": 0.5}]
     assert {p.criterion for p in CalibrationSettings(criterion="margin").all_points()} == {"margin"}
     assert set(CRITERIA) == {"max-probability", "entropy", "margin", "patience", "gate"}
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"points": 3}, "points is 3. It must be a list of sections. Some keys: name, "),
+        ({"points": {"name": "quick"}}, "points is {'name': 'quick'}. It must be a list of sections. Some keys: name"),
+        ({"points": None}, "points is empty. It must be a list of sections. Some keys: name"),
+        ({"points": ["quick"]}, "points.0 is 'quick'. It must hold keys and values. Some keys: name, "),
+        ({"guarantee": 0.1}, "guarantee is 0.1. It must hold keys and values. Some keys: epsilon, "),
+    ],
+)
+def test_what_is_no_section_is_told_what_one_is(section: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_section(CalibrationSettings, section, "r.yaml")
+    assert str(caught.value).startswith(f"r.yaml: {said}")

@@ -13,6 +13,7 @@ from common.bundle import Bundle
 from common.errors import ConfigError
 from tests.synthetic import CLASSES, SIDE
 from tests.training.nets import write_recipe
+from training.baselines import _network as starts
 from training.baselines import planned
 from training.build import build, train_weights
 from training.models import MODELS
@@ -84,6 +85,21 @@ def test_a_network_with_a_width_has_a_family(tmp_path: Path, data: Path) -> None
     assert [one.source.recipe.model.options["width"] for one in found] == [2.0, 0.5, 1.0, 1.5]
     assert names(recipe_with(path, **wide, baselines=[]), data) == ["backbone"]
     assert names(recipe_with(path), data) == ["backbone"]  # `small` has no width
+
+
+def test_only_the_backbone_starts_from_the_recipes_weights(tmp_path: Path, data: Path) -> None:
+    given = {name: value.numpy() for name, value in plain(width=2.0).state_dict().items()}
+    np.savez(tmp_path / "given.npz", allow_pickle=False, **given)
+    model = {"factory": "plain", "options": {"width": 2.0}, "weights": "given.npz"}
+    source = load_recipe(recipe_with(tmp_path / "recipe.yaml", model=model))
+    official = open_data(source.recipe.data, data).train
+    backbone, *family = planned(source, official)
+    found = {name.rpartition("tensors.")[2]: value for name, value in starts(backbone, official).state_dict().items()}
+    assert all(np.array_equal(found[name], value) for name, value in given.items())
+    assert len(family) == 3 and all(one.source.recipe.model.weights is None for one in family)
+    np.savez(tmp_path / "given.npz", allow_pickle=False, other=np.zeros(3))
+    with pytest.raises(ConfigError, match=r"Baseline 'backbone': .*given\.npz has no weights"):
+        planned(source, official)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,20 @@ from training.place import placed
 from training.recipe import Recipe, load_recipe
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mnist-lenet.yaml"
+
+
+_LEAVES = """
+import sys
+from pathlib import Path
+from training.place import placed
+
+with placed(Path(sys.argv[1])) as root:
+    (root / "half").write_text("half")
+    if sys.argv[2:]:
+        Path(sys.argv[1]).rename(root.parent / "old")
+    print("here", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +98,31 @@ def test_a_bundle_that_lies_there_is_replaced_only_by_a_whole_one(
     assert {path.name for path in tmp_path.iterdir()} == {"out", "recipe.yaml"}
     assert build(recipe, out, data, weights=weights, quiet=True)["digest"] == Bundle(out).digest != old
     assert {path.name for path in tmp_path.iterdir()} == {"out", "recipe.yaml"}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_killed_build_leaves_is_cleared_by_the_next_and_a_running_one_is_not(tmp_path: Path, late: bool) -> None:
+    """`late`: killed between taking the old bundle away and putting the new one there."""
+    out = write_tiny(tmp_path / "out")
+    old = Bundle(out).digest
+    (tmp_path / ".out-settings").mkdir()  # looks alike, and is nobody's
+    (tmp_path / ".out-abcdefgh").mkdir()
+    (tmp_path / ".out-abcdefgh" / "mine").write_text("mine")
+    kept = {"out", ".out-settings", ".out-abcdefgh"}
+    command = [sys.executable, "-c", _LEAVES, str(out), *(["late"] if late else [])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"here\n"
+        (hidden,) = {path.name for path in tmp_path.iterdir()} - kept
+        if not late:
+            with placed(out):
+                assert (tmp_path / hidden / "new" / "half").exists()
+        other.kill()
+    assert (tmp_path / hidden).exists()
+    with pytest.raises(BundleError), placed(out):
+        assert {path.name for path in tmp_path.iterdir()} - kept != {hidden}
+        raise BundleError("calibration failed.")
+    assert Bundle(out).digest == old if late else out.exists()
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_nothing_else_is_ever_replaced(tmp_path: Path) -> None:

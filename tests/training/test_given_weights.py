@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from calibration.settings import DataSettings
 from common.errors import ConfigError
 from tests.synthetic import recipe
 from tests.training.nets import small
-from training.build import train_weights
+from training.backbone import _knows as knows
+from training.build import build, train_weights
 from training.cost import costs
 from training.given_weights import start_from
 from training.lenet import b_lenet
@@ -64,6 +66,26 @@ def test_what_was_trained_with_exits_starts_a_training_without(tmp_path: Path, d
     second = np.load(tmp_path / "second.npz")
     backbone = [name for name in second.files if ".tensors." in name]
     assert len(backbone) > 10 and all(np.array_equal(second[name], given[name]) for name in backbone)
+
+
+def test_exits_are_not_put_on_a_users_network_that_is_still_random(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(_recipe(tmp_path, {}, recipe="exits-only"), tmp_path / "out", data, threads=1)
+    assert "./net.py:build hardly does better than guessing on the validation rows" in str(caught.value)
+    assert "Give it trained weights with model.weights, or train it for training.backbone_epochs." in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"net.py", "recipe.yaml", "__pycache__"}
+    assert re.search(r"its last exit is right for \d+\.\d % of the validation rows", capsys.readouterr().err)
+
+
+def test_a_backbone_knows_something_where_it_is_right_more_often_than_by_guessing() -> None:
+    labels = np.arange(1000) % 10
+    guesses = np.random.default_rng(0).integers(0, 10, 1000)
+    assert not knows(guesses, labels) and not knows(np.full(1000, 3), labels)
+    assert knows(np.where(np.arange(1000) < 300, labels, guesses), labels)
+    rare = (np.arange(1000) < 20).astype(np.int64)  # always the frequent class: right for 98 %, and knows nothing
+    assert not knows(np.zeros(1000, np.int64), rare) and knows(rare, rare)
 
 
 def test_weights_by_the_networks_own_names(tmp_path: Path) -> None:

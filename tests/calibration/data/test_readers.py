@@ -388,6 +388,13 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     grouped = {**both, "group_train": np.arange(60), "group_test": np.arange(59, 119)}
     refuses("group 59 has rows among the train rows and among the test rows", grouped)
     refuses(r"class 0 has 0 rows, none of them in the train split\. Labels are numbered from 0", {"x": X, "y": Y + 1})
+    stray = np.where(np.arange(60) == 41, 1000, Y)
+    found = "class 3 has 0 rows, .* without gaps, and 1 row has a larger one: 1000 in row 41"
+    refuses(rf"{found}\.", {"x": X, "y": stray})
+    refuses(
+        r"without gaps, and 60 rows have a larger one: 4 in test row 0\.",
+        {"x_train": np.concatenate([X, X + 9]), "y_train": np.tile(Y, 2), "x_test": X + 50, "y_test": np.full(60, 4)},
+    )
     rare = np.where(np.arange(60) == 59, 3, Y)
     refuses("class 3 has 1 rows, none of them in the train split", {"x": X, "y": rare}, test=0.5, certify=0.6)
     named = {"x": X, "y": Y, "classes": np.array(list("abcd"))}

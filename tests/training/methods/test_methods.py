@@ -187,6 +187,13 @@ def test_a_wrong_section_is_one_sentence(training: dict[str, Any], said: str) ->
     assert str(caught.value)[-1] in ".?" and "\n" not in str(caught.value)
 
 
+def test_an_empty_section_is_told_what_it_may_hold() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_section(Recipe, recipe() | {"model": "b-lenet", "training": None}, "r.yaml")
+    said = "r.yaml: training is empty. It must hold keys and values. Some keys: recipe, seed, epochs, batch_size."
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize("sections", [{}, {"training": {}}, {"training": {"epochs": 20}}])
 def test_a_recipe_may_leave_its_training_out(sections: dict[str, Any]) -> None:
     recipe_ = parse_section(Recipe, {"name": "x", "model": "b-lenet", "data": {"dataset": "./x.npz"}} | sections, "r")
