@@ -24,7 +24,7 @@ def replaced(text: str, mark: str, language: str, content: str) -> str:
 
 async def answer(image: Path) -> str:
     """What the device says of one image, laid out for reading."""
-    async with demo.running() as system:
+    async with demo.running(demo.BUNDLE) as system:
         client = HttpClient(system.url, "/predict")
         reply = await client.send(client.request("image/png", image.read_bytes()))
         client.close()
@@ -44,7 +44,7 @@ def main() -> None:
         [sys.executable, demo.__file__], check=True, capture_output=True, text=True, encoding="utf-8"
     ).stdout
     text = replaced(README.read_text(), "demo", "text", shown)
-    text = replaced(text, "answer", "json", asyncio.run(answer(demo.IMAGES / "00000-7.png")))
+    text = replaced(text, "answer", "json", asyncio.run(answer(demo.IMAGES / "mnist" / "00000-7.png")))
     README.write_text(text)
 
 
