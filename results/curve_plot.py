@@ -46,6 +46,6 @@ def draw_curve(path: Path, panels: Sequence[Panel]) -> None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy on the test split, %")
     handles = {label: h for axis in axes[0] for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(panels), fontsize="small")
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
