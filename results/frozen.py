@@ -96,6 +96,7 @@ def section(steps: dict[str, dict[str, Any]]) -> str:
         table(header, rows),
         paragraph(f"Accuracy % of every exit answering every row (cost %): {exits}."),
         paragraph(_remark(found)),
+        "" if times else "Not measured yet: times.",
         f"![Accuracy against cost and time]({PLOT})",
     ]
     return "\n\n".join(part for part in parts if part)
