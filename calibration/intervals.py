@@ -2,9 +2,9 @@
 
 Shares get exact intervals (`calibration.binomial`). The difference of two accuracies on the same rows gets a paired
 one (Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", 2005), narrower than
-two separate intervals would say. A mean over a few
-seeds gets Student's ("The probable error of a mean", Biometrika 6, 1908). Everything else, such as the area under a
-curve, gets a percentile bootstrap over rows (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993).
+two separate intervals would say. A mean over a few seeds gets Student's ("The probable error of a mean", Biometrika 6,
+1908). Everything else, such as the area under a curve, gets a percentile bootstrap over rows (Efron and Tibshirani, "An
+Introduction to the Bootstrap", 1993).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common.bundle import MANIFEST
 from common.errors import ConfigError
+from common.leftovers import left_behind
 
 _NEW, _OLD = "new", "old"  # in the hidden folder: what is made, and what lay at its place until it was complete
 
@@ -66,19 +67,10 @@ def _clear_leftovers(out: Path) -> None:
     for folder in out.parent.glob(f".{glob.escape(out.name)}-*"):
         if not ours.fullmatch(folder.name):
             continue
-        try:
-            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # no folder, or gone by now
-            continue
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), left_behind(folder) as held:  # its process lives, or it is gone by now
             inside = set(os.listdir(held))
             if not inside or not inside <= {_NEW, _OLD}:  # of a process that has yet to lock it, or nobody of ours
                 continue
             if _OLD in inside and not out.exists():
                 (folder / _OLD).rename(out)
             shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # its process lives
-            pass
-        finally:
-            os.close(held)

@@ -24,8 +24,9 @@ HIGH_WATER = 64 << 10  # bytes of a body that nobody has asked for yet
 
 _PHRASE = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _CLOSE = b"connection: close\r\n"
-_RETRY = b"retry-after: 1\r\n"
 RETRIED = (429, 503)  # replies that say when to try again
+RETRY_AFTER = (b"retry-after", b"1")  # how they do
+_RETRY = b"%b: %b\r\n" % RETRY_AFTER
 
 
 @lru_cache(maxsize=256)

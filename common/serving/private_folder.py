@@ -9,7 +9,10 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from common.leftovers import left_behind
 
 _PREFIX = "offramp-sockets-"
 _UNLOCKED = "new-offramp-sockets-"
@@ -41,18 +44,9 @@ class PrivateFolder:
 
 def _remove_leftover(folder: Path) -> None:
     """Remove a folder of this user's that nobody holds."""
-    try:
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # somebody else's, or gone by now
-        return
-    try:
+    with suppress(OSError), left_behind(folder) as held:  # its process lives, or it is gone by now
         if os.fstat(held).st_uid == os.getuid():
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
-    except OSError:  # its process lives
-        pass
-    finally:
-        os.close(held)
 
 
 def _remove(folder: Path) -> None:

@@ -14,7 +14,7 @@ from common.errors import Overloaded, RequestError
 from common.serving.asgi import Headers, Receive, Scope, Send, error_body, send_json, without_body
 from common.serving.callers import Callers
 from common.serving.core import Core
-from common.serving.exchange import RETRIED, Quick, Reply, Respond
+from common.serving.exchange import RETRIED, RETRY_AFTER, Quick, Reply, Respond
 from common.serving.pages import pages
 from common.serving.prediction import Predictions
 from common.serving.request_head import Head, read_head
@@ -83,7 +83,7 @@ class RestDoor:
             return
         headers = [(b"x-request-id", reply.request_id.encode())] if reply.request_id else []
         if reply.status in RETRIED:
-            headers.append((b"retry-after", b"1"))
+            headers.append(RETRY_AFTER)
         await send_json(send, reply.status, reply.body, headers)
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
