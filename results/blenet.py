@@ -43,7 +43,7 @@ def runs() -> dict[str, Run]:
     """Every training of the table by its step."""
     found = {f"seed {seed}": Run(name=f"blenet-{seed}", recipe=_BASE, seed=seed) for seed in SEEDS}
     for seed, (name, (function, options)) in itertools.product(SEEDS, _STATIC.items()):
-        model = {"model": {"factory": str(RECIPES / f"static_lenet.py:{function}"), "options": options}}
+        model = {"model": {"factory": f"./static_lenet.py:{function}", "options": options}}
         slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
         found[f"{name}, seed {seed}"] = Run(name=f"{slug}-{seed}", recipe=_BASE, seed=seed, changes={**_ALONE, **model})
     return found

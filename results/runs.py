@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +44,21 @@ class Run:
 
 
 def written(run: Run, settings: Settings) -> Path:
-    """The recipe of a training, with its changes, as a file of the work folder."""
+    """The recipe of a training, with its changes, in the work folder; a file with its factory lies beside it."""
     settings.work.mkdir(parents=True, exist_ok=True)
+    document = _changed(run.recipe, run.changes)
+    model = document["model"]
+    factory = model if isinstance(model, str) else model["factory"]
+    if factory.startswith("./"):
+        file = factory[2:].partition(":")[0]
+        shutil.copyfile(run.recipe.parent / file, settings.work / file)
     recipe = settings.work / f"{run.name}.yaml"
-    recipe.write_text(yaml.safe_dump(changed(run.recipe, run.changes), sort_keys=False))
+    recipe.write_text(yaml.safe_dump(document, sort_keys=False))
     return recipe
 
 
-def changed(recipe: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's document with other values, None leaves a key out; files that it names become absolute."""
+def _changed(recipe: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's document with other values; None leaves a key out."""
     document: dict[str, Any] = yaml.safe_load(recipe.read_text())
     for where, value in changes.items():
         *sections, key = where.split(".")
@@ -61,11 +68,6 @@ def changed(recipe: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         section[key] = value
         if value is None:
             del section[key]
-    model = document["model"]
-    factory = model if isinstance(model, str) else model["factory"]
-    if factory.startswith("./"):
-        factory = str(recipe.parent.resolve() / factory)
-        document["model"] = factory if isinstance(model, str) else {**model, "factory": factory}
     return document
 
 
