@@ -16,7 +16,7 @@ import numpy as np
 
 from calibration.latency import WHOLE
 from results.curve_plot import Panel, draw_curve
-from results.curves import Answers, one_threshold, threshold_per_exit
+from results.curves import Answers, one_threshold, point, threshold_per_exit
 from results.page import paragraph, table
 from results.runs import RECIPES, Run, Settings
 from results.stats import paired_gap
@@ -114,14 +114,11 @@ def _answers(rule: str, found: Trained, split: str) -> Answers:
 
 
 def _point(rows: Answers, test: Answers, thresholds: list[float], baseline: Trained) -> dict[str, Any]:
-    right_N, cost = test.outcome(thresholds)
+    right_N, _ = test.outcome(thresholds)
     gap = paired_gap(right_N, baseline.answers("test").right_EN[-1])
-    chosen_N, chosen_cost = rows.outcome(thresholds)
     return {
-        "thresholds": [float(one) for one in thresholds],
-        "calibration": {"accuracy": float(chosen_N.mean()), "cost": chosen_cost},
-        "accuracy": float(right_N.mean()),
-        "cost": cost,
+        **point(rows, test, thresholds),
+        "calibration_accuracy": float(rows.outcome(thresholds)[0].mean()),
         "gap": gap.gap,
         "low": gap.low,
         "high": gap.high,
