@@ -177,7 +177,8 @@ def _with(source: RecipeFile, model: ModelSettings, epochs: int | None) -> Recip
 
 def _plain(settings: TrainingSettings, epochs: int | None) -> JointTraining:
     """The same training of a network with one exit: as many epochs as the bundle's backbone gets."""
-    common = {name: getattr(settings, name) for name in TrainingSettings.model_fields if name != "recipe"}
+    said = TrainingSettings.model_fields.keys() & settings.model_fields_set - {"recipe"}
+    common = {name: getattr(settings, name) for name in said}  # a batch size left out still follows from the rows
     alone: int = getattr(settings, "backbone_epochs", 0)
     if settings.recipe == "exits-only":
         common["epochs"] = alone or settings.epochs

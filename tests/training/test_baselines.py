@@ -122,6 +122,15 @@ def test_a_baseline_gets_the_epochs_of_the_backbone(
     assert static.model_dump()["rate_penalty"] == 0.0
 
 
+def test_a_baseline_takes_batches_of_the_bundles_size_where_the_recipe_says_none(tmp_path: Path, data: Path) -> None:
+    """256 rows a batch are two steps an epoch on few rows: the backbone learns nothing while the bundle does."""
+    source = load_recipe(recipe_with(tmp_path / "recipe.yaml", training={"epochs": 3, "optimizer": "sgd"}))
+    (backbone,) = planned(source, open_data(source.recipe.data, data).train)
+    plain = backbone.source.recipe.training
+    assert (plain.epochs, plain.optimizer) == (3, "sgd")
+    assert plain.batch_rows(680) == source.recipe.training.batch_rows(680) == 42
+
+
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
