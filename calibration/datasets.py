@@ -160,17 +160,22 @@ def _refuse_shared_groups(train: Examples, test: Examples, what: str) -> None:
         )
 
 
+def _called(train: Examples, label: int) -> str:
+    return repr(train.classes[label]) if train.classes else str(label)
+
+
 def _refuse_unseen(train: Examples, given: list[Examples], what: str) -> None:
     """A network cannot learn a class that no train row has; `given` has all rows in their order."""
     count = max(len(train.classes), *(int(part.labels_N.max()) + 1 for part in given))
     seen = np.bincount(train.labels_N, minlength=count) > 0
     if seen.all():
+        if count == 1:
+            raise ConfigError(f"{what}: every row has label {_called(train, 0)}. There must be at least two classes.")
         return
     label = int(np.flatnonzero(~seen)[0])
-    name = f"{train.classes[label]!r}" if train.classes else str(label)
     rows = sum(int((part.labels_N == label).sum()) for part in given)
     hint = "" if train.classes or rows else f" Labels are numbered from 0, without gaps{_stray(given, label)}."
-    raise ConfigError(f"{what}: class {name} has {rows} rows, none of them in the train split.{hint}")
+    raise ConfigError(f"{what}: class {_called(train, label)} has {rows} rows, none of them in the train split.{hint}")
 
 
 def _stray(given: list[Examples], missing: int) -> str:

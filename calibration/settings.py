@@ -235,12 +235,37 @@ def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{where} is missing."
     given = "empty" if error.get("input") is None else repr(error.get("input"))[:60]
-    said = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    said = _expected(error)
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         said = f"It must hold keys and values{_such_as(place.holds)}"
     elif error["type"] == "list_type":
         said = f"It must be a list{' of sections' * bool(place.holds)}{_such_as(place.holds)}"
     return f"{where} is {given}. {said}."
+
+
+_EXPECTED = {  # pydantic's type of an error -> what was expected, with its context
+    "bool_type": "It must be true or false",
+    "int_type": "It must be a whole number",
+    "int_from_float": "It must be a whole number",
+    "float_type": "It must be a number",
+    "finite_number": "It must be a finite number",
+    "string_type": "It must be text",
+    "literal_error": "It must be {expected}",
+    "greater_than": "It must be above {gt:g}",
+    "greater_than_equal": "It must be at least {ge:g}",
+    "less_than": "It must be below {lt:g}",
+    "less_than_equal": "It must be at most {le:g}",
+    "string_pattern_mismatch": "It must match {pattern}",
+    "too_short": "It must have at least {min_length} entries",
+    "too_long": "It must have at most {max_length} entries",
+    "value_error": "{error}",
+}
+
+
+def _expected(error: ErrorDetails) -> str:
+    """What a value must be, as a sentence without its full stop."""
+    wording = _EXPECTED.get(error["type"])
+    return error["msg"] if wording is None else wording.format(**error.get("ctx", {}))
 
 
 def _such_as(sections: Sequence[type[BaseModel]]) -> str:

@@ -48,7 +48,7 @@ def function_in(module: ModuleType, path: Path, name: str) -> Callable[..., Any]
     if callable(function):
         return function  # type: ignore[no-any-return]
     names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{path} has no function {name!r}.{hint}")
 

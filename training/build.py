@@ -128,8 +128,8 @@ def _checked_data(source: RecipeFile, data_dir: Path | None, quiet: bool) -> Dat
 def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Path) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
     network = make_network(source, data.train)
-    if source.recipe.exits is None or source.recipe.exits.keep == "all":  # else nobody knows how many exits stay
-        check_points(source.recipe.calibration.all_points(), costs(network).leaving())
+    all_stay = source.recipe.exits is None or source.recipe.exits.keep == "all"
+    check_points(source.recipe.calibration.all_points(), costs(network).leaving(), all_stay=all_stay)
     splits = data.splits
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:

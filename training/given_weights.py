@@ -51,4 +51,5 @@ def _read(path: Path) -> dict[str, Array]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files if name != DOCUMENT}
     except Exception as error:  # a damaged zip file raises many things
-        raise ConfigError(f"{path} is no numpy archive of weights: {reason_of(error)}") from None
+        reason = "" if "pickle" in str(error) else f": {reason_of(error)}"  # numpy's advice is to unpickle it
+        raise ConfigError(f"{path} is no numpy archive of weights (.npz){reason}.") from None

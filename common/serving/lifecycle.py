@@ -16,7 +16,7 @@ from common.serving.workers import on_leash
 
 log = logging.getLogger(__name__)
 
-_SWITCH_S = 5e-4  # a runtime's thread that is back from a run waits so long for a busy event loop, not 5 ms
+_SWITCH_S = 1e-4  # a runtime's thread that is back from a run waits so long for a busy event loop, not 5 ms
 
 ServerFactory = Callable[[], TierServer]
 

@@ -11,6 +11,7 @@ import pytest
 from calibration.calibrate import calibrate
 from calibration.datasets import divide, load_test, load_train
 from calibration.evaluate import evaluate
+from calibration.points import check_points
 from calibration.served import Served
 from calibration.settings import CalibrationSettings, DataSettings, parse_section
 from calibration.thresholds import ExitScores, exits_taken
@@ -125,7 +126,7 @@ def test_a_certificate_names_gates_and_combinations(tmp_path: Path, made: Path, 
         ({"name": "a"}, "exactly one of target_drop, budget, thresholds, guarantee"),
         ({"name": "a", "budget": 0.5, "target_drop": 0.1}, "exactly one of"),
         ({"name": "full", "budget": 0.5}, "'full' is every row at the last exit"),
-        ({"name": "a", "budget": 1.5}, "less than or equal to 1"),
+        ({"name": "a", "budget": 1.5}, "budget is 1.5. It must be at most 1."),
         ({"name": "a", "criterion": "luck", "budget": 0.5}, "'max-probability', 'entropy'"),
         ({"name": "a", "budjet": 0.5}, "budjet is not a known key. Did you mean budget"),
     ],
@@ -139,6 +140,35 @@ def test_a_name_twice_is_refused() -> None:
     twins = [{"name": "a", "budget": 0.5}, {"name": "a", "budget": 0.6}]
     with pytest.raises(ConfigError, match="'a' appears twice"):
         parse_section(CalibrationSettings, {"points": twins}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"criterion": "luck"}, "criterion is 'luck'. It must be 'max-probability', 'entropy', "),
+        ({"target_drop": "1%"}, "target_drop is '1%'. It must be a number."),
+        ({"target_drop": 5}, "target_drop is 5. It must be below 1."),
+        ({"guarantee": {"epsilon": 0}}, "guarantee.epsilon is 0. It must be above 0."),
+        ({"points": [{"name": 3, "budget": 0.5}]}, "points.0.name is 3. It must be text."),
+        ({"points": [{"name": "a", "thresholds": ["x"]}]}, "points.0.thresholds.0 is 'x'. It must be a number."),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_our_words(section: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_section(CalibrationSettings, section, "r.yaml")
+    assert str(caught.value).startswith(f"r.yaml: {sentence}")
+
+
+def test_points_out_of_reach_are_refused_although_exits_may_be_left_out() -> None:
+    def check(**point: Any) -> None:
+        wanted = CalibrationSettings.model_validate({"points": [{"name": "a", **point}]}).all_points()
+        check_points(wanted, [10.0, 60.0, 100.0], all_stay=False)
+
+    check(thresholds=[0.5])
+    check(thresholds=[0.5, 0.5])
+    for point, said in (({"thresholds": [0.5] * 3}, "It needs 2"), ({"budget": 0.05}, "cannot be met")):
+        with pytest.raises(ConfigError, match=said):
+            check(**point)
 
 
 @pytest.mark.parametrize(

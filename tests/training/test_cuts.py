@@ -262,6 +262,7 @@ def test_no_cut_lies_in_front_of_a_branch_at_the_start() -> None:
     ("at", "said"),
     [
         (["bb"], r"has no cut 'bb'\. The nearest name is 'b'"),
+        (["nowhere"], r"has no cut 'nowhere'\. There are a, b\.$"),
         (["c"], r"at 'c' would leave nothing to compute behind it\. The nearest legal cut is 'b'"),
         (["a", "a"], r"names the cut 'a' twice"),
         ([], r"at is \[\]"),

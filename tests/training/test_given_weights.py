@@ -107,9 +107,9 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     for name, said in (
         ("few", r"few\.npz has no weights 'bodies\.0\.1\.0\.weight'"),
         ("shape", r"'heads\.1\.1\.bias' as \[3\]\. The network's is \[10\]"),
-        ("pickle", r"pickle\.npz is no numpy archive of weights"),
+        ("pickle", r"pickle\.npz is no numpy archive of weights \(\.npz\)\.$"),
         ("text", r"text\.npz is no numpy archive of weights"),
-        ("absent", r"absent\.npz is no numpy archive of weights: .*No such file"),
+        ("absent", r"absent\.npz is no numpy archive of weights \(\.npz\): .*No such file"),
     ):
         with pytest.raises(ConfigError, match=said):
             start_from(network, tmp_path / f"{name}.npz")

@@ -399,6 +399,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     refuses("class 3 has 1 rows, none of them in the train split", {"x": X, "y": rare}, test=0.5, certify=0.6)
     named = {"x": X, "y": Y, "classes": np.array(list("abcd"))}
     refuses("class 'd' has 0 rows, none of them in the train split", named)
+    refuses("every row has label 0. There must be at least two classes", {"x": X, "y": Y * 0})
     refuses(r"data\.url has no effect on \./d\.npz", {"x": X, "y": Y}, url="http://x")
 
 
