@@ -278,11 +278,11 @@ def _described(training: dict[str, Any]) -> str:
 
 
 _ABOUT = """\
-*ours*: two heads of three strided convolutions, the first at 26 % of the cost, so that there is no point at 25 %; earlier
-exits also learn from the last one; combination of the exits passed, a threshold per exit. Three such networks were
-trained; `cifar-exits.yaml` is the one that was most accurate at 58 % of the cost on the calibration rows (86.5 %; with
-heads of 60 channels 85.3 %; with the second exit one block later, half the weight on early exits and no distillation
-85.5 %; the baseline has 85.5 % there), before anything was asked about test rows. *SDN*: pooled heads; one threshold for
-all exits, else the surest answer; *frozen*: on the baseline itself, which stays as it is, *joint*: trained with a ramp.
-*Zero Time Waste*: pooled heads that read the logits of the exit before, on the baseline itself; combination of the exits
-passed, one threshold."""
+*ours*: two heads of three strided convolutions, the first at 26 % of the cost, so that there is no point at 25 %;
+earlier exits also learn from the last one; combination of the exits passed, a threshold per exit. Three such networks
+were trained; `cifar-exits.yaml` is the one that was most accurate at 58 % of the cost on the calibration rows (86.5
+%; with heads of 60 channels 85.3 %; with the second exit one block later, half the weight on early exits and no
+distillation 85.5 %; the baseline has 85.5 % there), before anything was asked about test rows. *SDN*: pooled heads;
+one threshold for all exits, else the surest answer; *frozen*: on the baseline itself, which stays as it is, *joint*:
+trained with a ramp. *Zero Time Waste*: pooled heads that read the logits of the exit before, on the baseline itself;
+combination of the exits passed, one threshold."""
