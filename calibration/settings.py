@@ -235,11 +235,12 @@ def _sentence(kind: type[BaseModel], error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{where} is missing."
     given = "empty" if error.get("input") is None else repr(error.get("input"))[:60]
-    said = _expected(error)
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         said = f"It must hold keys and values{_such_as(place.holds)}"
     elif error["type"] == "list_type":
         said = f"It must be a list{' of sections' * bool(place.holds)}{_such_as(place.holds)}"
+    else:
+        said = _expected(error)
     return f"{where} is {given}. {said}."
 
 

@@ -60,8 +60,9 @@ def _named(places: Places, name: str, taken: Sequence[Cut]) -> Cut:
         raise ConfigError(f"A cut at {name!r} would leave nothing to compute {side} it. {_nearest(places, last)}")
     known = [other for cut in places.cuts for other in (cut.name, *cut.also)]
     near_names = difflib.get_close_matches(name, known, n=1)
-    hint = f"The nearest name is {near_names[0]!r}" if near_names else f"There are {', '.join(known[:8])}"
-    raise ConfigError(f"The network has no cut {name!r}. {hint}{', ...' * (not near_names and len(known) > 8)}.")
+    some = ", ".join([*known[:8], *["..."] * (len(known) > 8)])
+    hint = f"The nearest name is {near_names[0]!r}" if near_names else f"There are {some}"
+    raise ConfigError(f"The network has no cut {name!r}. {hint}.")
 
 
 def _nearest(places: Places, position: int) -> str:
