@@ -87,4 +87,7 @@ def test_a_taken_address_is_not_shared(tmp_path: Path) -> None:
         held.listen()
         command = [sys.executable, "-m", "offramp", "serve", "device", "--config", str(system.config)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode and f"Address {host}:{port} cannot be opened" in done.stderr
+    assert (
+        done.returncode
+        and f"tiers.device.rest is {host}:{port}, which cannot be opened (Address already in use)" in done.stderr
+    )

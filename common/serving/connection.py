@@ -227,10 +227,13 @@ class Connection(asyncio.Protocol):
                 return
         path, _, query = self._url.partition(b"?")
         route = None if b"#" in query else self.hub.quick.get(path)  # the application cuts a fragment off
+        quick = None
         if route is not None and not self._expects and self._parser.get_method() == b"POST":
-            self._arriving = QuickExchange(self, route(headers, query), headers, keep_alive=self._keeps_alive())
-        else:
+            quick = route(headers, query)
+        if quick is None:
             self._arriving = self._asgi()
+        else:
+            self._arriving = QuickExchange(self, quick, headers, keep_alive=self._keeps_alive())
         self._stage = BODY
         self.due = time.monotonic() + limits.body_s
 

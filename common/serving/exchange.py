@@ -60,7 +60,8 @@ class Work(Protocol):
 
 Respond = Callable[[Reply], None]  # called once, with the answer
 Quick = Callable[[bytes, Respond], Work | None]  # body -> the answer, before it returns or later
-QuickRoute = Callable[[Headers, bytes], Quick]  # headers, query -> what answers all requests with such a head
+# headers, query -> what answers all requests with such a head; None: the application does, before the body is here
+QuickRoute = Callable[[Headers, bytes], Quick | None]
 
 _INTERNAL = Reply(500, error_body("internal", "The request failed on this tier. The tier goes on."))
 _DRAINING = Reply(503, error_body("draining", "This tier is shutting down."))

@@ -12,7 +12,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from common.address import Address
-from common.errors import ConfigError
 from common.serving.bounds import bounds
 from common.serving.core import Core
 from common.serving.incoming import Connections, Incoming
@@ -50,15 +49,12 @@ class GrpcDoor:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, address: Address) -> int:
-        """Listen; returns the bound port. Raises ConfigError when the address cannot be opened."""
+        """Listen; returns the bound port. Raises OSError when the address cannot be opened."""
         try:
             await self._listen(address)
-        except OSError as error:
+        except OSError:
             self._remove_folder()
-            raise ConfigError(
-                f"grpc address {address} cannot be opened: it is in use or not of this machine "
-                f"({error.strerror or error})."
-            ) from None
+            raise
         await self._server.start()
         assert self._listener is not None
         await self._listener.start_serving()

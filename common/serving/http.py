@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 
-from common.errors import ConfigError
 from common.serving.asgi import AsgiApp
 from common.serving.connection import Connection
 from common.serving.hub import HttpLimits, Hub
@@ -48,7 +47,7 @@ class HttpServer:
             shared: whether other processes listen on the same port, each for its part of the connections.
 
         Raises:
-            ConfigError: when the address cannot be opened.
+            OSError: when the address cannot be opened.
         """
         server = cls(app, limits or HttpLimits())
         await server._listen(host, port, shared)
@@ -89,11 +88,8 @@ class HttpServer:
         self._server = None
 
     async def _listen(self, host: str, port: int, shared: bool) -> None:
-        try:
-            self._server = await listen(lambda: Connection(self._hub), host, port, shared=shared)
-            await self._server.start_serving()
-        except OSError as error:
-            raise _taken(host, port, error) from None
+        self._server = await listen(lambda: Connection(self._hub), host, port, shared=shared)
+        await self._server.start_serving()
         self.port = self._server.sockets[0].getsockname()[1]
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -115,16 +111,8 @@ class HttpServer:
 
 
 async def check_free(host: str, port: int) -> None:
-    """Refuse an address that somebody listens on (ConfigError): one that is to be shared would be shared with him."""
-    if not port:
-        return
-    try:
+    """Refuse an address that somebody listens on (OSError): one that is to be shared would be shared with him."""
+    if port:
         server = await listen(asyncio.Protocol, host, port)
-    except OSError as error:
-        raise _taken(host, port, error) from None
-    server.close()
-    await server.wait_closed()
-
-
-def _taken(host: str, port: int, error: OSError) -> ConfigError:
-    return ConfigError(f"Address {host}:{port} cannot be opened: {error.strerror or error}.")
+        server.close()
+        await server.wait_closed()

@@ -65,12 +65,14 @@ class RestDoor:
         except Exception:  # a response has been sent by then
             log.exception("%s %s failed", scope["method"], scope["path"])
 
-    def _quick_predict(self, headers: Headers, query: bytes) -> Quick:
-        """What answers requests with this head, whose bodies are there."""
+    def _quick_predict(self, headers: Headers, query: bytes) -> Quick | None:
+        """What answers requests with this head, whose bodies are there; None where they need not come."""
         try:
             head = read_head(headers)
         except RequestError as error:
             return partial(self._refuse, error)
+        if head.content_length > self._limits.body_bytes:
+            return None
         return partial(self._predictions.begin, head, query)
 
     def _refuse(self, error: RequestError, body: bytes, respond: Respond) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from common.address import Address
 from common.bundle import Bundle
 from common.config import SystemConfig
+from common.errors import ConfigError
 from common.runtimes import AUTO, configured
 from common.serving.asgi import AsgiApp
 from common.serving.configuration import guarantees, without_guarantee
@@ -49,6 +52,7 @@ class TierServer:
 
     def __init__(self, system: SystemConfig, config: TierConfig, bundle: Bundle) -> None:
         self.config = config
+        self._path = system.path
         self.metrics = Metrics(config.name)
         self._pool: Pool | None = None
         if config.upstream:
@@ -104,10 +108,12 @@ class TierServer:
         shared = self.config.workers > 1
         if self.config.grpc is not None:
             self._grpc = GrpcDoor(self.tier, describe(self.tier, self.config))
-            self.ports["grpc"] = await self._grpc.start(self.config.grpc)
+            with self._opening("grpc"):
+                self.ports["grpc"] = await self._grpc.start(self.config.grpc)
         if self.config.rest is not None:
             if shared and worker:
-                await check_free(self.config.rest.host, self.config.rest.port)
+                with self._opening("rest"):
+                    await check_free(self.config.rest.host, self.config.rest.port)
             await self._open_http("rest", RestDoor(self.tier), self.config.rest, shared=shared)
         if shared and worker:
             rest = {variable(self.config.name, "REST"): self._address("rest")}
@@ -170,9 +176,24 @@ class TierServer:
         return own if self._workers is None else await self._workers.metrics(own)
 
     async def _open_http(self, door: str, app: AsgiApp, address: Address, *, shared: bool = False) -> None:
-        server = await HttpServer.start(app, address.host, address.port, shared=shared)
+        with self._opening(door):
+            server = await HttpServer.start(app, address.host, address.port, shared=shared)
         self._http.append(server)
         self.ports[door] = server.port
+
+    @contextmanager
+    def _opening(self, door: str) -> Iterator[None]:
+        """Say which address it is that cannot be opened, and where it stands (ConfigError)."""
+        try:
+            yield
+        except OSError as error:
+            name = variable(self.config.name, door.upper())
+            key = name if os.environ.get(name) else f"tiers.{self.config.name}.{door}"
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+            raise ConfigError(
+                f"{self._path}: {key} is {getattr(self.config, door)}, which cannot be opened ({why}). It must be an "
+                "address of this machine that nobody else listens on."
+            ) from None
 
     async def _set_ready(self, ready: bool) -> None:
         self.tier.ready = ready

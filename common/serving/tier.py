@@ -18,6 +18,7 @@ from common.errors import (
     Malformed,
     Overloaded,
     RequestError,
+    TooLarge,
     Unavailable,
     Unprocessable,
 )
@@ -213,8 +214,11 @@ class Tier:
 
     def _check_room(self, request: Request) -> None:
         """What is not for a caller may fill only half of the queue, so it is shed first."""
-        room = self.limits.queue_rows if request.purpose is _ANSWER else self.limits.queue_rows // 2
-        if self.batcher.rows + len(request.rows.ids) > room:
+        most, rows = self.limits.queue_rows, len(request.rows.ids)
+        room = most if request.purpose is _ANSWER else most // 2
+        if self.batcher.rows + rows > room:
+            if rows > most:  # trying again would not help
+                raise TooLarge(f"The request has {rows} rows. At most {most} may wait on this tier.", "batch_too_large")
             raise Overloaded(f"{self.batcher.rows} rows are waiting. This tier queues at most {room}: retry later.")
 
     def _key(self, job: Job, chunk: Chunk) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """A tier composed from its section: which runtime it takes, and what it says about it."""
 
 import logging
+import socket
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,24 @@ def test_auto_is_a_choice_and_a_relay_loads_nothing(root: Path) -> None:
 def test_a_runtime_that_is_not_here(root: Path, runtime: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         composed(root, "cloud", runtime=runtime)
+
+
+@pytest.mark.parametrize("door", ["grpc", "rest", "ops"])
+async def test_an_address_that_cannot_be_opened_is_told_with_its_place(
+    root: Path, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = composed(root, "device", **{door: address})
+        with pytest.raises(ConfigError) as caught:
+            await server.start()
+        await server.stop()
+        assert str(caught.value) == (
+            f"{root}/tiers.yaml: tiers.device.{door} is {address}, which cannot be opened (Address already in use). "
+            "It must be an address of this machine that nobody else listens on."
+        )
+        monkeypatch.setenv(f"OFFRAMP_DEVICE_{door.upper()}", address)
+        server = composed(root, "device", **{door: "127.0.0.1:0"})
+        with pytest.raises(ConfigError, match=f": OFFRAMP_DEVICE_{door.upper()} is {address}, which cannot be opened"):
+            await server.start()
+        await server.stop()

@@ -11,7 +11,6 @@ import orjson
 import pytest
 import uvloop
 
-from common.errors import ConfigError
 from common.limits import Limits
 from common.serving.asgi import AsgiApp, Receive, Scope, Send, send_json
 from common.serving.http import HttpLimits, HttpServer
@@ -197,7 +196,7 @@ async def test_stopping_does_not_wait_for_ever() -> None:
 @on_both_loops
 async def test_a_taken_address_is_told() -> None:
     async with serving() as server:
-        with pytest.raises(ConfigError, match=rf"^Address {HOST}:{server.port} cannot be opened: "):
+        with pytest.raises(OSError, match="in use"):
             await HttpServer.start(echo, HOST, server.port)
 
 
@@ -218,6 +217,19 @@ async def test_the_rest_door_over_a_socket(tmp_path: Path) -> None:
             reply = await client.post("/predict", content=content, headers={"content-type": "application/json"})
             assert reply.status_code == 413
         assert (await client.get("/v2/health/ready")).status_code == 200
+
+
+@on_both_loops
+async def test_a_body_that_is_declared_too_long_is_not_waited_for(tmp_path: Path) -> None:
+    core = FakeCore(tmp_path, digits(size=(2, 2)), Limits(body_bytes=1000))
+    async with serving(RestDoor(core)) as server:
+        for length in (1001, 1 << 20):
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            writer.write(b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert head.startswith(b"HTTP/1.1 413 ")
+            writer.close()
+        assert core.refusals == ["body_too_large"] * 2
 
 
 @on_both_loops

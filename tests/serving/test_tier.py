@@ -12,6 +12,7 @@ from common.errors import (
     Malformed,
     Overloaded,
     RequestError,
+    TooLarge,
     Unavailable,
     Unprocessable,
 )
@@ -291,7 +292,7 @@ async def test_an_upper_tier_runs_from_any_stage_that_it_holds(network: tuple[Bu
 async def test_the_queue_is_bounded_and_other_purposes_are_shed_first(network: tuple[Bundle, Skip]) -> None:
     bundle, _ = network
     tier = make_tier(bundle, 0, 4, limits=Limits(queue_rows=8))
-    with pytest.raises(Overloaded):
+    with pytest.raises(TooLarge, match=r"has 9 rows\. At most 8 "):  # it could never pass: not "retry later"
         await ask(tier, make_request(bundle, inputs(9)))
     with pytest.raises(Overloaded):
         await ask(tier, make_request(bundle, inputs(5), purpose=Purpose.PROBE))
