@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_SHAPES = "s*D^v"
 _COLOURS = ("#1f6f8b", "#d1783c", "#6b8e23", "#8b6fa8")
 
 
@@ -22,7 +23,7 @@ class Panel:
 
 
 def draw_curve(path: Path, panels: Sequence[Panel]) -> None:
-    """Draw the panels beside each other, with one legend; names that they share have one colour."""
+    """Draw the panels beside each other, with one legend; names that they share have one colour or shape."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -33,13 +34,14 @@ def draw_curve(path: Path, panels: Sequence[Panel]) -> None:
         1, len(panels), figsize=(4.6 * len(panels), 3.6), layout="constrained", sharey=True, squeeze=False
     )
     names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
+    marks = list(dict.fromkeys(name for panel in panels for name in panel.marks))
     for panel, axis in zip(panels, axes[0], strict=True):
         for name, points in panel.lines.items():
             x, y = zip(*sorted(points), strict=True)
             axis.plot(x, y, "-o", ms=3.5, color=_COLOURS[names.index(name) % len(_COLOURS)], label=name)
-        for (name, points), shape in zip(panel.marks.items(), "s*D^v", strict=False):
+        for name, points in panel.marks.items():
             x, y = zip(*points, strict=True)
-            axis.plot(x, y, shape, ms=6, mfc="none", color="0.25", label=name)
+            axis.plot(x, y, _SHAPES[marks.index(name) % len(_SHAPES)], ms=6, mfc="none", color="0.25", label=name)
         axis.set_xlabel(panel.x)
         axis.set_xlim(left=0)
         axis.spines[["top", "right"]].set_visible(False)
