@@ -121,6 +121,14 @@ class HttpClient:
         head = f"{self._head}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode("ascii") + body
 
+    async def open(self, count: int) -> None:
+        """Open connections ahead of the requests.
+
+        Raises:
+            ClientError: when one cannot be opened.
+        """
+        self._idle += await asyncio.gather(*(self._connect() for _ in range(count)))
+
     async def send(self, request: bytes) -> Reply:
         """Send a request on an idle connection, or on a new one.
 

@@ -34,6 +34,9 @@ class Plan:
     seed: int = 0
     max_in_flight: int = 256  # beyond it a request is not sent, and counted
     give_up_s: float = 10.0  # longest wait for one reply
+    connections: int = (
+        1  # opened before the clock runs; more are opened while it runs where more requests are in flight
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +88,10 @@ async def run_load(plan: Plan, inputs: Sequence[LoadInput]) -> Outcome:
 
 
 async def _first(client: HttpClient, plan: Plan, given: LoadInput) -> None:
-    """One request before the clock runs: it tells a wrong address or body at once."""
+    """The connections, and one request, before the clock runs: it tells a wrong address or body at once."""
     try:
         async with asyncio.timeout(plan.give_up_s):
+            await client.open(plan.connections)
             reply = await client.send(client.request(given.body.content_type, given.body.data))
     except (ClientError, TimeoutError) as error:
         reason = str(error) or f"nothing within {plan.give_up_s:g} s"

@@ -186,6 +186,23 @@ async def test_at_most_so_many_are_in_flight(images: Path) -> None:
     assert outcome.errors == {"no reply within 0.4 s": 4}
 
 
+async def test_connections_are_open_before_the_clock_runs(images: Path) -> None:
+    """So that no request that counts waits for a handshake."""
+    connections, before = 0, []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await reader.read(1 << 16):
+            before.append(connections)
+            writer.write(REPLY)
+
+    async with serving(serve) as url:
+        outcome = await run_load(Plan(url=url, rate=50.0, seconds=0.2, connections=7), load_inputs(images, "json"))
+    assert outcome.sent and not outcome.errors
+    assert set(before[1:]) == {7}
+
+
 def test_errors_are_counted_by_kind(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with fake_door(lambda asked: refusal(429, "overloaded", "Full.")) as door:
         arguments = ["load", "--url", door.url, "--rate", "100", "--seconds", "0.1", "--inputs", str(images), "--json"]
