@@ -27,7 +27,11 @@ class Link(Protocol):
 
     address: str
     up: bool
-    rows_in_flight: int
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows that wait for this address."""
+        ...
 
     def send(self, call: Call) -> None:
         """Put a call on its way; ends it with Unavailable while the address is down or when the connection breaks."""

@@ -77,6 +77,7 @@ class MessageStream(asyncio.BufferedProtocol):
         max_message_bytes: a longer message ends the connection.
         received: called with each message, whose buffer is nobody else's.
         lost: called once when the connection has gone, with the reason where one is known.
+        leaving: called when the server has said that it will close the connection.
     """
 
     def __init__(
@@ -85,11 +86,13 @@ class MessageStream(asyncio.BufferedProtocol):
         max_message_bytes: int,
         received: Callable[[bytes | bytearray], None],
         lost: Callable[[Exception | None], None],
+        leaving: Callable[[], None] = lambda: None,
     ) -> None:
         self.max_frame = _DEFAULT_FRAME  # of the peer
         self._max_message = max_message_bytes
         self._received = received
         self._lost = lost
+        self._leaving = leaving
         self._transport: asyncio.Transport | None = None
         self._opening = b""
         self._path = b""  # as a server: what must be called, until it was
@@ -360,7 +363,9 @@ class MessageStream(asyncio.BufferedProtocol):
             self._headers(flags, stream, payload)
         elif kind in (Frame.RST_STREAM, Frame.PUSH_PROMISE):
             raise ProtocolError(f"a frame of type {kind} ({payload.hex()})")
-        # GOAWAY: the peer closes the connection when it is through; the others say nothing that matters
+        elif kind == Frame.GOAWAY:
+            self._go_away(payload)
+        # the others say nothing that matters
 
     def _headers(self, flags: int, stream: int, block: bytes) -> None:
         if flags & _END_STREAM:
@@ -371,6 +376,15 @@ class MessageStream(asyncio.BufferedProtocol):
             raise ProtocolError("another method than was expected")
         self._path = b""
         self._write(_frame(Frame.HEADERS, _END_HEADERS, _STREAM, _RESPONSE))
+
+    def _go_away(self, payload: bytes) -> None:
+        """The peer takes no further streams, and closes the connection when it is through with those it has taken."""
+        if len(payload) < 8:
+            raise ProtocolError("a farewell of less than 8 bytes")
+        if self._client:
+            if struct.unpack_from(">I", payload)[0] & _LARGEST < _STREAM:
+                raise ProtocolError("the peer leaves without having taken the stream")
+            self._leaving()
 
     def _settings(self, payload: bytes) -> None:
         for name, value in settings(payload):

@@ -74,13 +74,13 @@ async def test_an_answered_request_is_not_withdrawn(network: Network, unary: boo
         if unary:
             link._in_vain = lambda: withdrawn.append("in vain")
         else:
-            send = link._send
+            send = link._line._stream.send
 
             def note(message: bytes) -> int:
                 withdrawn.append(pb.Up.FromString(message).WhichOneof("message"))
                 return int(send(message))
 
-            link._send = note
+            link._line._stream.send = note
         for _ in range(3):
             await ask(device, make_request(bundle, inputs(2), point="full"))
         assert not {"in vain", "cancel"} & set(withdrawn) and link.rows_in_flight == 0
@@ -192,9 +192,9 @@ async def test_a_late_answer_is_counted_and_dropped(network: Network) -> None:
         answers = await ask(device, make_request(bundle, inputs(4), point="full"))
         assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)}
         await asyncio.wait_for(release.wait(), 10)
-        link = next(iter(pool._links.values()))
+        link: Any = next(iter(pool._links.values()))
         reply = pb.InferReply(request_id="gone", answers=[pb.Answer(row_id=1), pb.Answer(row_id=2)], last=True)
-        link._receive(pb.Down(reply=reply))  # type: ignore[attr-defined]
+        link._line.take(pb.Down(reply=reply).SerializeToString())
         late_rows = device.metrics.registry.get_sample_value("offramp_late_answers_total", {"tier": "device"})
         assert late_rows == 2
     await cloud.close()
@@ -215,8 +215,9 @@ async def test_a_late_answer_never_reaches_a_later_request_with_the_same_id(netw
     edge = make_tier(bundle, 1, 1, name="edge", upstream=Scripted(stubborn), timeout_s=60)
     async with served(edge) as (_, address), calling(bundle, 0, 1, [address], timeout_s=60) as (device, pool):
         await until(pool.up)
-        link = next(iter(pool._links.values()))
-        link._send = lambda message, send=link._send: send(message) if b"cancel" not in message else 0  # type: ignore[attr-defined]
+        link: Any = next(iter(pool._links.values()))
+        stream = link._line._stream
+        stream.send = lambda message, send=stream.send: send(message) if b"cancel" not in message else 0
         first, second = inputs(1, 1), inputs(1, 2)
         labels = [reference.logits(x_BD)[2].argmax(1)[0] for x_BD in (first, second)]
         assert labels[0] != labels[1]
@@ -419,13 +420,13 @@ async def test_what_waits_for_an_upstream_that_takes_nothing_is_bounded(network:
         for _ in range(300):
             answers = await ask(device, make_request(bundle, inputs(1024), point="full"))
             assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)} and pool.up()
-            if link._stream.unsent > most:
+            if link._line.unsent > most:
                 break
-        unsent = link._stream.unsent
+        unsent = link._line.unsent
         assert most < unsent < most + (1 << 19) and link.rows_in_flight == 0
         answers = await ask(device, make_request(bundle, inputs(64), point="full"))
         assert {(a.tier, a.degraded) for a in answers} == {("device", Degraded.DEADLINE)}
-        assert link._stream.unsent == unsent
+        assert link._line.unsent == unsent
         for task in speaking:
             task.cancel()
 

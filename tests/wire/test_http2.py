@@ -58,15 +58,22 @@ class End:
     def __init__(self, role: str, most: int = 10_000_000) -> None:
         self.messages: list[bytes] = []
         self.lost: list[Exception | None] = []
+        self.left = 0
         self.wire = Wire()
         self.stream = MessageStream(
-            max_message_bytes=most, received=lambda m: self.messages.append(bytes(m)), lost=self.lost.append
+            max_message_bytes=most,
+            received=lambda m: self.messages.append(bytes(m)),
+            lost=self.lost.append,
+            leaving=self._leave,
         )
         if role == "client":
             self.stream.dial(path=PATH, authority="test")
         else:
             self.stream.serve(path=PATH)
         self.stream.connection_made(self.wire)  # type: ignore[arg-type]
+
+    def _leave(self) -> None:
+        self.left += 1
 
 
 def exchange(client: End, server: End, piece: int) -> None:
@@ -219,6 +226,7 @@ HELLO = frame(Frame.HEADERS, b"...." + PATH.encode(), flags=4, stream=1)
         frame(Frame.WINDOW_UPDATE, bytes(4)),
         frame(Frame.WINDOW_UPDATE, b"\x80\0\0\0", stream=1),  # 0 beside the reserved bit
         frame(Frame.PING, b"123"),
+        frame(Frame.GOAWAY, b"1234567"),
         b"\xff" * 100,
     ],
 )
@@ -234,10 +242,27 @@ def test_a_peer_that_errs_is_left(bad: bytes) -> None:
 def test_pings_are_answered_and_what_says_nothing_is_passed_over() -> None:
     client = End("client")
     client.wire.taken()
-    client.stream.feed(frame(Frame.PING, b"12345678") + frame(99, b"?") + frame(Frame.GOAWAY, bytes(8)))
+    client.stream.feed(frame(Frame.PING, b"12345678") + frame(99, b"?"))
     client.stream.feed(frame(Frame.HEADERS, b"\x88", flags=4, stream=1) + frame(Frame.SETTINGS, flags=1))
     assert client.wire.taken() == frame(Frame.PING, b"12345678", flags=1)
     assert not client.lost
+
+
+def test_a_server_that_goes_away_is_heard() -> None:
+    """What is on the stream goes on, where the server has taken it; where not, it may be sent elsewhere at once."""
+    client, server = End("client"), End("server")
+    exchange(client, server, 1 << 30)
+    for last in ((1 << 31) - 1, 1):
+        client.stream.feed(frame(Frame.GOAWAY, struct.pack(">II", last, 0) + b"max_age"))
+    assert client.left == 2 and not client.lost
+    client.stream.send(b"still here")
+    exchange(client, server, 1 << 30)
+    assert server.messages == [b"still here"]
+    client.stream.feed(frame(Frame.GOAWAY, struct.pack(">II", 0, 0)))
+    (why,) = client.lost
+    assert isinstance(why, ProtocolError) and client.wire.closed
+    server.stream.feed(frame(Frame.GOAWAY, bytes(8)))  # of a client, who closes when it likes
+    assert not server.left and not server.lost
 
 
 def test_a_server_waits_for_a_peer_that_does_not_read() -> None:
