@@ -40,11 +40,13 @@ class System:
         ports = iter(free_ports(1 + 2 * len(stages)))
         self.rest = f"http://127.0.0.1:{next(ports)}"
         self.ops: dict[str, str] = {}
+        self.grpc: dict[str, str] = {}
         tiers: dict[str, dict[str, object]] = {}
         for name, count in stages.items():
             address = f"127.0.0.1:{next(ports)}"
             self.ops[name] = f"http://{address}"
-            tiers[name] = {"stages": count, "ops": address, "grpc": f"127.0.0.1:{next(ports)}"}
+            self.grpc[name] = f"127.0.0.1:{next(ports)}"
+            tiers[name] = {"stages": count, "ops": address, "grpc": self.grpc[name]}
             tiers[name] |= {"upstream_timeout_ms": timeout_ms, "drain_seconds": 5}
         tiers[next(iter(stages))] |= {"rest": self.rest.removeprefix("http://"), **first}
         self.config = root / "tiers.yaml"

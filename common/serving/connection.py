@@ -56,10 +56,14 @@ class Connection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def shutdown(self) -> None:
-        """Close now, or after the requests that are under way."""
+        """Close after the requests that are under way; where there is none, after the next."""
         self._ending = True
-        self._deaf = self._deaf or self._arriving is None
+        self._deaf = self._deaf or (self.busy and self._arriving is None)
+
+    def close_idle(self) -> None:
+        """Close, unless a request is under way."""
         if not self.busy:
+            self._deaf = True
             self._transport.close()
 
     def cut_short(self) -> None:

@@ -90,6 +90,11 @@ class GrpcDoor:
         for service in ("", SERVICE):
             await self._health.set(service, state)
 
+    @property
+    def has_callers(self) -> bool:
+        """Whether any connection is open."""
+        return bool(self._connections)
+
     async def stop(self) -> None:
         """Close all connections, those of callers who read once they have what was said. Drain first: what is still
         in flight is cancelled.

@@ -15,11 +15,12 @@ from common.serving.connection import Connection
 from common.serving.hub import HttpLimits, Hub
 from common.serving.listening import listen
 
-__all__ = ["HttpLimits", "HttpServer", "check_free"]
+__all__ = ["LINGER_S", "HttpLimits", "HttpServer", "check_free"]
 
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.002  # between two looks at connections that are about to end
+LINGER_S = 0.25  # in which a request that was on its way over an idle connection when the server stops is answered
 _FLUSH_S = 0.5  # for the last bytes of answers when the server stops
 
 
@@ -67,6 +68,11 @@ class HttpServer:
         for connection in list(hub.connections):
             connection.shutdown()
         until = time.monotonic() + grace_s
+        linger = time.monotonic() + min(grace_s, LINGER_S)
+        while hub.connections and time.monotonic() < linger:
+            await asyncio.sleep(_LOOK_S)
+        for connection in list(hub.connections):
+            connection.close_idle()
         while any(connection.busy for connection in hub.connections) and time.monotonic() < until:
             await asyncio.sleep(_LOOK_S)
         hub.stopping = True

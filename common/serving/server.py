@@ -18,7 +18,7 @@ from common.runtimes import AUTO, configured
 from common.serving.asgi import AsgiApp
 from common.serving.configuration import guarantees, without_guarantee
 from common.serving.grpc_door import GrpcDoor
-from common.serving.http import HttpServer, check_free
+from common.serving.http import LINGER_S, HttpServer, check_free
 from common.serving.metrics import Metrics
 from common.serving.ops import OpsDoor
 from common.serving.pool import Link, Pool
@@ -133,11 +133,14 @@ class TierServer:
         if self._grpc is not None:
             self._grpc.servicer.draining = True
         drain_s = self.config.drain_seconds
-        until = time.monotonic() + drain_s
+        began = time.monotonic()
+        until, linger = began + drain_s, began + min(drain_s, LINGER_S)
         workers = [] if self._workers is None else [self._workers.stop(drain_s)]
         await asyncio.gather(*(server.stop(grace_s=drain_s) for server in self._http), *workers)
         while self.tier.in_flight and time.monotonic() < until:
             await asyncio.sleep(0.01)
+        while self._grpc is not None and self._grpc.has_callers and time.monotonic() < linger:
+            await asyncio.sleep(0.01)  # who calls now is refused; a call that the door's end surprises would be cut off
         if self.tier.in_flight:
             log.warning("%d requests were still in flight after %g s", self.tier.in_flight, self.config.drain_seconds)
         if self._grpc is not None:

@@ -402,6 +402,30 @@ def test_shutting_down_lets_what_has_begun_arrive_and_finish() -> None:
     run(test)
 
 
+def test_shutting_down_answers_a_request_that_was_on_its_way_over_an_idle_connection() -> None:
+    async def test(app: Echo, wire: Wire) -> None:
+        request, body = KINDS["quick"]
+        await wire.feed(request, request)
+        wire.connection.shutdown()
+        await wire.settle()
+        assert not wire.closed
+        await wire.feed(request)
+        await wire.settle()
+        assert wire.replies() == [(200, body)] * 3 and wire.closed
+        assert wire.written.count(b"connection: close") == 1
+
+    run(test)
+
+
+def test_an_idle_connection_is_closed_in_the_end() -> None:
+    async def test(app: Echo, wire: Wire) -> None:
+        wire.connection.shutdown()
+        wire.connection.close_idle()
+        assert wire.closed and not wire.written
+
+    run(test)
+
+
 def test_a_paused_connection_is_not_too_slow() -> None:
     async def test(app: Echo, wire: Wire) -> None:
         app.gate = asyncio.Event()
