@@ -12,10 +12,16 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No deadline: a loaded machine is no defect. In CI the examples are the same in every run.
-settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+# No deadline, and no complaint that examples are slow to make: a loaded machine is no defect. In CI the examples are
+# the same in every run.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
 settings.load_profile("suite")
 
 collect_ignore = ["long"]  # too long for the suite; `make chaos` names the folder

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from common.serving.histogram import Histogram
@@ -24,6 +27,22 @@ def test_every_name_of_the_contract() -> None:
     assert families["offramp_queue_rows"].samples[0].value == 5
     promised = {s.labels["operating_point"]: s.value for s in families["offramp_guaranteed"].samples}
     assert promised == {"sure": 1, "fast": 0}
+
+
+def test_the_documents_name_every_metric_with_its_labels_and_no_other() -> None:
+    metrics = Metrics("device")
+    metrics.answered("edge", 1, "deadline", 3)
+    metrics.refused("bad_shape")
+    metrics.upstream_is("10.0.0.1:1", True)
+    metrics.guaranteed("sure", True)
+    families = {f.name + "_total" * (f.type == "counter"): f for f in metrics.registry.collect()}
+    docs = Path(__file__).parents[2] / "docs"
+    named = {name for path in docs.glob("*.md") for name in re.findall(r"\bofframp_[a-z_]+\b", path.read_text())}
+    assert named == families.keys()
+    listed = re.findall(r"`(offramp_\w+)\{([\w,]+)\}`", (docs / "operations.md").read_text())
+    assert len(listed) >= 4
+    for name, labels in listed:
+        assert set(labels.split(",")) <= families[name].samples[0].labels.keys()
 
 
 def test_the_histogram_counts_like_prometheus() -> None:
