@@ -1,11 +1,12 @@
 """A tier whose workers share its REST port: real processes, counted, killed and drained."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.networks import WIDTH, write_skip
 from tests.processes import System, running, wait_for
 
 WORKERS = 3
+CALLERS = 16
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 
 
@@ -69,6 +71,42 @@ def test_workers_answer_are_counted_and_drain(system: System) -> None:
     workers = children(first)
     assert system.kill("device", signal.SIGTERM) == 0
     assert all(map(gone, workers))
+
+
+async def test_a_killed_worker_loses_its_own_requests_alone(system: System) -> None:
+    """Callers with open connections: one that was the killed worker's breaks once, and nobody else notices."""
+    first = system.processes["device"].pid
+    workers = children(first)
+    rows = np.random.default_rng(0).normal(0, 1, (2, WIDTH)).tolist()
+    answered, broken = [0] * CALLERS, [0] * CALLERS
+    over = asyncio.Event()
+
+    async def caller(number: int) -> None:
+        async with httpx.AsyncClient(timeout=30) as client:
+            while not over.is_set():
+                try:
+                    reply = await client.post(system.rest + "/predict", json={"inputs": rows})
+                except httpx.TransportError:
+                    broken[number] += 1
+                else:
+                    assert reply.status_code == 200 and len(reply.json()["answers"]) == 2
+                    answered[number] += 1
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not condition():
+                assert not any(task.done() for task in callers)
+                await asyncio.sleep(0.01)
+
+    callers = [asyncio.create_task(caller(number)) for number in range(CALLERS)]
+    await until(lambda: min(answered) > 5)
+    os.kill(workers[0], signal.SIGKILL)
+    await until(lambda: len(children(first)) == WORKERS - 1 and workers[0] not in children(first))
+    before = list(answered)
+    await until(lambda: all(now > then for now, then in zip(answered, before, strict=True)))
+    over.set()
+    await asyncio.gather(*callers)
+    assert max(broken) <= 1 and min(broken) == 0
 
 
 def test_workers_end_however_the_first_process_ends(system: System) -> None:
