@@ -74,8 +74,11 @@ class InProcess:
         self._ids = itertools.count()
 
     async def open(self) -> None:
-        """Start it."""
+        """Start it, in an interpreter that is set as a tier's."""
+        from common.serving.interpreter import settle
+
         await self._server.start()
+        settle()
 
     async def run(self, point: str, callers: int, rows: int, seconds: float, warm: float) -> dict[str, float]:
         """Rows per second of so many callers, each with one request of so many rows at a time."""

@@ -19,6 +19,7 @@ from common.limits import Limits
 from common.manifest import ImageSpec, Manifest
 from common.serving.admission import admit, bucket_sizes, check_rows, check_shape, pad, typed
 from common.serving.json_body import JsonBody
+from common.serving.known_files import KnownFiles
 from common.serving.multipart import Part, read_parts
 from common.serving.npy import MAGIC, read_npy
 from common.serving.options import DEFAULTS, Options, add_text, options_from_json, options_from_query
@@ -51,6 +52,7 @@ class Bodies:
         self._limits = limits
         self._json = JsonBody(manifest, limits)
         self._first = manifest.inputs[0]
+        self._files = KnownFiles(manifest.tensors[self._first])
         self._image = manifest.image if len(manifest.inputs) == 1 else None
         if self._image is not None:
             _check_image(manifest, self._image)
@@ -111,8 +113,15 @@ class Bodies:
         return Parsed(rows=len(tensors[self._first]), tensors=tensors, options=options)
 
     def _read_npy(self, body: bytes, content_type: str, given: Mapping[str, object]) -> Parsed:
+        batch = self._files.find(body)
+        if batch is not None:
+            options = options_from_json(given) if given else DEFAULTS
+            return Parsed(rows=len(batch), tensors={self._first: batch}, options=options)
         batch = read_npy(body, self._manifest.tensors[self._first])
-        return self._parsed({self._first: batch}, given)
+        parsed = self._parsed({self._first: batch}, given)
+        if parsed.tensors[self._first] is batch:
+            self._files.learn(body, batch)
+        return parsed
 
     def _read_image(self, body: bytes, content_type: str, given: Mapping[str, object]) -> Parsed:
         media_type = self.media_type(content_type)

@@ -30,18 +30,19 @@ def _side_by_side(arrays: Sequence[Array]) -> Array | None:
     first, base = arrays[0], arrays[0].base
     if not isinstance(base, np.ndarray) or base.dtype != first.dtype or not base.flags.c_contiguous:
         return None
-    start = end = _address(first)
+    start = end = address(first)
     rows = 0
     for array in arrays:
-        if array.base is not base or not array.flags.c_contiguous or _address(array) != end:
+        if array.base is not base or not array.flags.c_contiguous or address(array) != end:
             return None
         end += array.nbytes
         rows += len(array)
-    begin = (start - _address(base)) // base.itemsize
+    begin = (start - address(base)) // base.itemsize
     part: Array = base.reshape(-1)[begin : begin + (end - start) // base.itemsize]
     return part.reshape(rows, *first.shape[1:])
 
 
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+def address(array: Array) -> int:
+    """Where in memory an array begins."""
+    begin: int = array.__array_interface__["data"][0]
+    return begin

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -11,12 +10,11 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
+from common.serving.interpreter import settle
 from common.serving.server import TierServer
 from common.serving.workers import on_leash
 
 log = logging.getLogger(__name__)
-
-_SWITCH_S = 1e-4  # a runtime's thread that is back from a run waits so long for a busy event loop, not 5 ms
 
 ServerFactory = Callable[[], TierServer]
 
@@ -47,8 +45,7 @@ async def _serve(server_of: ServerFactory, worker: Sequence[str], leashed: bool)
         await server.start(worker)
         if leashed:
             leash = await on_leash(server.metrics.text, stop.set)
-        _rest_garbage_collection()
-        sys.setswitchinterval(_SWITCH_S)
+        settle()
         print(server.summary(), flush=True)
         await stop.wait()
         log.info("draining")
@@ -56,13 +53,3 @@ async def _serve(server_of: ServerFactory, worker: Sequence[str], leashed: bool)
         await server.stop()
         if leash is not None:
             leash.close()
-
-
-def _rest_garbage_collection() -> None:
-    """Look for garbage seldom, and never again among what was loaded: requests leave hardly any in cycles.
-
-    With the usual thresholds the collector runs every few requests, a tenth of a busy tier's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)

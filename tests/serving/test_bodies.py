@@ -68,6 +68,14 @@ def test_every_type_says_the_same(body: bytes, content_type: str) -> None:
     assert parsed.tensors["image"].dtype == np.uint8 and (parsed.tensors["image"][0] == RAMP).all()
 
 
+def test_an_array_file_whose_head_is_known_says_the_same() -> None:
+    bodies = Bodies(manifest_of(digits()), LIMITS)
+    for number, query in enumerate((b"", b"", b"timeout_ms=7")):
+        parsed = read(npy(RAMP + np.uint8(number)), NPY, query, bodies)
+        assert parsed.rows == 1 and parsed.options == Options(timeout_ms=7.0 if query else None)
+        assert (parsed.tensors["image"][0] == RAMP + np.uint8(number)).all()
+
+
 def test_jpeg() -> None:
     seen = read(png(np.full((28, 28), 90, np.uint8), "JPEG"), JPEG).tensors["image"]
     assert seen.shape == (1, 1, 28, 28) and np.abs(seen.astype(int) - 90).max() <= 2
