@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ from training.arrays import read_arrays, write_arrays
 TITLE = "ResNet-20 with exits on CIFAR-10"
 PLOT = "results-cifar.svg"
 BUDGETS = (0.25, 0.5, 0.58, 0.75)
-SAVED, LIMIT = 0.4, 0.003  # the aim: so much less cost, while the gap's one-sided 95 % limit is at most that
+SAVED, FLOOR, LIMIT = (
+    0.4,
+    0.3,
+    0.003,
+)  # the aim: so much less cost, while the gap's one-sided 95 % limit is at most that
 RULES = ("ours", "SDN", "Zero Time Waste")
 _BACKBONE = "cifar-backbone.npz"
 _FROZEN = {
@@ -41,16 +46,24 @@ _FROZEN = {
     "training.weight_decay": 0.01,
 }
 BASELINE = Run(name="cifar-plain", recipe=RECIPES / "cifar-plain.yaml")
-_SDN = RECIPES / "cifar-sdn.yaml"
+_OURS, _SDN = RECIPES / "cifar-exits.yaml", RECIPES / "cifar-sdn.yaml"
+_HEADS = {**_FROZEN, "training.epochs": 24}  # convolutions have more to learn than pooled heads
 _CASCADE = {"exits.head": {"kind": "pool", "cascade": True}}
 RUNS = {
     "baseline": BASELINE,
-    "ours": Run(name="cifar-exits", recipe=RECIPES / "cifar-exits.yaml"),
+    "ours": Run(name="cifar-exits", recipe=_OURS),
+    "ours, frozen": Run(name="cifar-exits-frozen", recipe=_OURS, changes=_HEADS),
     "SDN, frozen": Run(name="cifar-sdn-frozen", recipe=_SDN, changes=_FROZEN),
     "Zero Time Waste": Run(name="cifar-ztw", recipe=_SDN, changes={**_FROZEN, **_CASCADE}),
     "SDN, joint": Run(name="cifar-sdn", recipe=_SDN),
 }
-RULE = {"ours": "ours", "SDN, frozen": "SDN", "SDN, joint": "SDN", "Zero Time Waste": "Zero Time Waste"}
+RULE = {
+    "ours": "ours",
+    "ours, frozen": "ours",
+    "SDN, frozen": "SDN",
+    "SDN, joint": "SDN",
+    "Zero Time Waste": "Zero Time Waste",
+}
 _ROUNDS, _ROWS = 3, 600
 
 
@@ -212,12 +225,20 @@ def _verdict(done: dict[str, dict[str, Any]]) -> str:
     saving = [one for one in points if one["cost"] <= 1.0 - SAVED]
     if not saving:
         return ""
-    best = min(saving, key=lambda one: one["upper"])  # of what is shown; no threshold depends on it
+    best = min(saving, key=itemgetter("upper"))  # of what is shown; no threshold depends on it
+    within = [one for one in points if one["upper"] <= LIMIT]
     reached = "reached" if best["upper"] <= LIMIT else "not reached"
+    most = f"The limit is kept with {_saving(min(within, key=itemgetter('cost')))}." if within else ""
     return (
         f"The aim was to save at least {100 * SAVED:.0f} % of the FLOPs with a limit of at most {100 * LIMIT:.1f} "
-        f"points. It is {reached}: at {100 - 100 * best['cost']:.1f} % saved, *ours* lies {100 * best['gap']:+.2f} "
-        f"points below the baseline, limit {100 * best['upper']:+.2f}."
+        f"points, {100 * FLOOR:.0f} % at the least. The aim is {reached}: {_saving(best)}. {most}"
+    )
+
+
+def _saving(one: dict[str, float]) -> str:
+    return (
+        f"{100 - 100 * one['cost']:.1f} % saved (*ours*, {100 * one['gap']:+.2f} points below the baseline, "
+        f"limit {100 * one['upper']:+.2f})"
     )
 
 
@@ -279,10 +300,12 @@ def _described(training: dict[str, Any]) -> str:
 
 _ABOUT = """\
 *ours*: two heads of three strided convolutions, the first at 26 % of the cost, so that there is no point at 25 %;
-earlier exits also learn from the last one; combination of the exits passed, a threshold per exit. Three such networks
-were trained; `cifar-exits.yaml` is the one that was most accurate at 58 % of the cost on the calibration rows (86.5
-%; with heads of 60 channels 85.3 %; with the second exit one block later, half the weight on early exits and no
-distillation 85.5 %; the baseline has 85.5 % there), before anything was asked about test rows. *SDN*: pooled heads;
-one threshold for all exits, else the surest answer; *frozen*: on the baseline itself, which stays as it is, *joint*:
-trained with a ramp. *Zero Time Waste*: pooled heads that read the logits of the exit before, on the baseline itself;
-combination of the exits passed, one threshold."""
+earlier exits also learn from the last one; combination of the exits passed, a threshold per exit. Its recipe is the one
+of three, trained for 20 epochs, that was most accurate at 58 % of the cost on the calibration rows (the others: heads
+of 60 channels; the second exit one block later, half the weight on early exits and no distillation); then it and the
+baseline were trained anew, once each, for 30 epochs. *Ours, frozen*: the same heads on the baseline itself, which stays
+as it is; of two trainings (AdamW, SGD) the one that was more accurate at 58 % of the cost on the calibration rows.
+*SDN*: pooled heads; one threshold for all exits, else the surest answer; *frozen*: on the baseline itself, *joint*:
+trained with a ramp, for 10 epochs less than the baseline, which counts against it.
+*Zero Time Waste*: pooled heads that read the logits of the exit before, on the baseline itself; combination of the
+exits passed, one threshold."""
