@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from common.serving.interpreter import settle
 from offramp.load_report import percentile
 
 _GIVE_UP_S = 30.0
@@ -36,7 +37,7 @@ class TierClient:
         self._compute_ms: list[float] = []  # of the edge, since it was asked last
 
     async def open(self) -> None:
-        """Open its doors and wait for its upstream."""
+        """Open its doors, wait for its upstream, and set the interpreter as a tier's process does."""
         await self._server.start()
         upstream = self._tier.forwarder.upstream
         until = time.monotonic() + _GIVE_UP_S
@@ -44,6 +45,7 @@ class TierClient:
             if time.monotonic() > until:
                 raise RuntimeError("the edge did not answer")
             await asyncio.sleep(0.02)
+        settle()
 
     async def run(self, rows: np.ndarray, in_flight: int, count: int) -> list[int]:
         """Nanoseconds from handing over each request to its answer."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.phase import Phase
 
 RECIPES = ("joint", "layer-wise", "exits-only", "mixed", "distilled", "gated")
-_FEWEST, _BATCHES = 8, 16  # rows of a batch, batches of an epoch, where the recipe does not say
+_MOST, _FEWEST, _BATCHES = 256, 8, 16  # rows of a batch, and batches of an epoch, where the recipe does not say
 _CROP_FLIP = {"crop": 4, "flip": True}  # He et al., "Deep Residual Learning", 2016, section 4.2
 
 
@@ -46,7 +46,7 @@ class TrainingSettings(Strict):
     recipe: str
     seed: int = Field(default=0, ge=0)
     epochs: int = Field(default=20, gt=0)
-    batch_size: int = Field(default=256, gt=1)
+    batch_size: int | None = Field(default=None, gt=1)  # left out, see `batch_rows`
     optimizer: Literal["adamw", "sgd"] = "adamw"  # with a one-cycle rate; with momentum and a cosine rate
     learning_rate: float | None = Field(default=None, gt=0.0)  # the highest; left out, see `training.optimizer`
     momentum: float | None = Field(default=None, ge=0.0, lt=1.0)  # of sgd
@@ -71,10 +71,8 @@ class TrainingSettings(Strict):
         return value
 
     def batch_rows(self, rows: int) -> int:
-        """Rows of a batch: as the recipe says, else fewer than usual where an epoch would have less than 16 batches."""
-        if "batch_size" in self.model_fields_set:
-            return self.batch_size
-        return min(self.batch_size, max(_FEWEST, rows // _BATCHES))
+        """Rows of a batch: as the recipe says, else 256, fewer where an epoch would have less than 16 batches."""
+        return self.batch_size or min(_MOST, max(_FEWEST, rows // _BATCHES))
 
     def prepare(self, network: MultiExitNetwork) -> None:
         """Add to a network what this way to train needs, before weights are loaded or trained."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from common.types import Array, Tensors
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # of a tensor in a bundle
 _CHUNK = 1 << 22  # values looked at together
 _MAX_CLASSES = 1_000_000
+_SHOWN = 12  # names in a message
 
 
 def plain_array(value: Any, what: str) -> Array:
@@ -139,6 +141,12 @@ def _as_input(array: Array, what: str) -> Array:
     return array.astype(np.int64)
 
 
+def some(names: Collection[str]) -> str:
+    """The first names, and how many more there are, for a message."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(islice(names, _SHOWN)) + more
+
+
 def _finite(array: Array, what: str) -> None:
     rows = max(1, _CHUNK // max(1, array[:1].size))
     for at in range(0, len(array), rows):
@@ -163,9 +171,5 @@ def _from_text(labels: Array, classes: tuple[str, ...], what: str) -> tuple[Arra
     for name in names:
         if str(name) not in places:
             row = int(np.flatnonzero(stripped == name)[0])
-            raise ConfigError(f"{what} holds label {str(name)!r} in row {row}. The classes are {_some(classes)}.")
+            raise ConfigError(f"{what} holds label {str(name)!r} in row {row}. The classes are {some(classes)}.")
     return np.array([places[str(name)] for name in names], np.int64)[index_N], classes
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.data.checks import some
 from calibration.data.files import content
 from calibration.data.rows import GROUPS, LABELS
 from calibration.settings import DataSettings
 from common.errors import ConfigError
 from common.types import Array
-
-_SHOWN = 12  # column names in a message
 
 
 def read_table(path: Path, settings: DataSettings) -> dict[str, Array]:
@@ -90,13 +89,13 @@ def _label(columns: dict[str, int], settings: DataSettings, path: Path) -> str:
             return name
     raise ConfigError(
         f"{path} has no column called {', '.join(LABELS[:-1])} or {LABELS[-1]}. data.label names the column of labels; "
-        f"there are {_some(columns)}."
+        f"there are {some(columns)}."
     )
 
 
 def _place(columns: dict[str, int], name: str, key: str, path: Path) -> int:
     if name not in columns:
-        raise ConfigError(f"{key} names the column {name!r}. {path} has {_some(columns)}.")
+        raise ConfigError(f"{key} names the column {name!r}. {path} has {some(columns)}.")
     return columns[name]
 
 
@@ -162,8 +161,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _some(columns: dict[str, int]) -> str:
-    names = list(columns)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -221,7 +221,10 @@ def test_few_rows_get_small_batches_unless_the_recipe_says_a_size() -> None:
 
     def rows(count: int, **training: Any) -> int:
         sections = {"name": "x", "model": "resnet", "data": {"dataset": "mnist"}, "training": {"epochs": 1} | training}
-        return Recipe.model_validate(sections).training.batch_rows(count)
+        recipe = Recipe.model_validate(sections)
+        kept = Recipe.model_validate(recipe.model_dump(mode="json"))  # what a bundle says of its recipe trains alike
+        assert kept.training.batch_rows(count) == recipe.training.batch_rows(count)
+        return recipe.training.batch_rows(count)
 
     assert [rows(count) for count in (20, 800, 45_000)] == [8, 50, 256]
     assert rows(800, batch_size=256) == 256
