@@ -135,6 +135,9 @@ def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Pa
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
         if network.gates and source.recipe.calibration.criterion != "gate":
             report.line("note: the gates are trained and not asked, unless calibration.criterion is gate")
+        known, asked = len(network.classes), int(splits.train.labels_N.max()) + 1
+        if known > asked:
+            report.line(f"note: the network answers one of {known} classes, and the rows have labels 0 to {asked - 1}")
         check_backbone(network, source.recipe, splits.validation, report)
         history = train(
             network, splits.train, splits.validation, settings, threads=threads, report=report, checkpoint=kept

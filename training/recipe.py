@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
@@ -17,8 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from calibration.data.files import sha256_of
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
-from common.errors import ConfigError
+from common.strict_yaml import read_yaml
 from training.methods import TrainingSection
 from training.methods.joint import JointTraining
 
@@ -53,6 +52,8 @@ class ModelSettings(Sparse):
 
 def _named(value: object) -> object:
     """A factory alone stands for a model."""
+    if not isinstance(value, str | dict | ModelSettings | None):
+        raise ValueError("It must be a name, ./FILE.py:FUNCTION, ./FILE.pt2, or keys such as factory and options")
     return {"factory": value} if isinstance(value, str) else value
 
 
@@ -164,12 +165,5 @@ def load_recipe(path: Path) -> RecipeFile:
     Raises:
         ConfigError: one sentence that names the file and the key.
     """
-    try:
-        raw = path.read_bytes()
-        document = yaml.safe_load(raw)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    recipe = parse_section(Recipe, document, str(path))
-    return RecipeFile(recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), folder=path.absolute().parent)
+    recipe = parse_section(Recipe, read_yaml(path), str(path))
+    return RecipeFile(recipe=recipe, sha256=sha256_of(path), folder=path.absolute().parent)

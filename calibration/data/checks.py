@@ -91,18 +91,18 @@ def checked_labels(labels: Array, classes: tuple[str, ...], what: str) -> tuple[
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise ConfigError(f"{what} has shape {list(labels.shape)}. It must have one label per row.")
+        raise ConfigError(f"{what} have shape {list(labels.shape)}. It must have one label per row.")
     if labels.dtype.kind in "US":
         return _from_text(labels.astype(str), classes, what)
     whole_N = labels
     if labels.dtype.kind == "f":
         wrong = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
         if len(wrong):
-            raise ConfigError(f"{what} holds {labels[wrong[0]]} in row {wrong[0]}. Labels must be whole numbers.")
+            raise ConfigError(f"{what} hold {labels[wrong[0]]} in row {wrong[0]}. Labels must be whole numbers.")
     if len(whole_N) and (whole_N.min() < 0 or whole_N.max() >= (len(classes) or _MAX_CLASSES)):
         bad = int(np.flatnonzero((whole_N < 0) | (whole_N >= (len(classes) or _MAX_CLASSES)))[0])
         known = f"There are {len(classes)} classes, numbered from 0" if classes else "Labels are numbered from 0"
-        raise ConfigError(f"{what} holds label {whole_N[bad]:.0f} in row {bad}. {known}.")
+        raise ConfigError(f"{what} hold label {whole_N[bad]:.0f} in row {bad}. {known}.")
     return whole_N.astype(np.int64), classes
 
 
@@ -161,7 +161,7 @@ def _finite(array: Array, what: str) -> None:
 def _from_text(labels: Array, classes: tuple[str, ...], what: str) -> tuple[Array, tuple[str, ...]]:
     stripped = np.char.strip(labels)
     if len(empty := np.flatnonzero(stripped == "")):
-        raise ConfigError(f"{what} holds an empty label in row {empty[0]}.")
+        raise ConfigError(f"{what} hold an empty label in row {empty[0]}.")
     if not classes and all(re.fullmatch(r"[0-9]{1,6}", one) for one in np.unique(stripped)):
         return stripped.astype(np.int64), ()
     names, index_N = np.unique(stripped, return_inverse=True)
@@ -171,5 +171,5 @@ def _from_text(labels: Array, classes: tuple[str, ...], what: str) -> tuple[Arra
     for name in names:
         if str(name) not in places:
             row = int(np.flatnonzero(stripped == name)[0])
-            raise ConfigError(f"{what} holds label {str(name)!r} in row {row}. The classes are {some(classes)}.")
+            raise ConfigError(f"{what} hold label {str(name)!r} in row {row}. The classes are {some(classes)}.")
     return np.array([places[str(name)] for name in names], np.int64)[index_N], classes

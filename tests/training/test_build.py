@@ -166,7 +166,9 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, data: Path, change: dict
     [
         ("", "must hold keys and values"),
         ("- a", "must hold keys and values"),
-        ("a: [", "is not valid YAML"),
+        ("a: [", "line 1 cannot be read as YAML"),
+        ("name: x\nname: y", "line 2 cannot be read as YAML: the key 'name' appears twice"),
+        ("name: x\nmodel: 3", r"model is 3\. It must be a name, \./FILE\.py:FUNCTION"),
         ("name: x", "model is missing"),
         ("name: ../x", "name is '../x'"),
     ],
@@ -176,7 +178,7 @@ def test_text_that_is_no_recipe(tmp_path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_recipe(path)
-    with pytest.raises(ConfigError, match=r"absent\.yaml cannot be read"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml does not exist"):
         load_recipe(tmp_path / "absent.yaml")
 
 

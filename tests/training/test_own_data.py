@@ -228,3 +228,13 @@ def test_few_rows_get_small_batches_unless_the_recipe_says_a_size() -> None:
 
     assert [rows(count) for count in (20, 800, 45_000)] == [8, 50, 256]
     assert rows(800, batch_size=256) == 256
+
+
+def test_outputs_that_no_row_asks_for_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A head of 7 outputs on rows of 3 classes is built, and said to be so."""
+    x, y = numbers(400, (4,))
+    np.savez(tmp_path / "rows.npz", x=x, label=y)
+    model = {"factory": "./nets.py:Numbers", "options": {"classes": 7}}
+    sections = {"model": model, "data": {"dataset": "./rows.npz"}, "training": {"epochs": 1}}
+    build(write_recipe(tmp_path, sections), tmp_path / "out")
+    assert "answers one of 7 classes, and the rows have labels 0 to 2" in capsys.readouterr().err

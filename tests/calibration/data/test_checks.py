@@ -74,13 +74,13 @@ def test_labels_are_numbers_or_names(labels: Any, classes: Any, numbers: list[in
 @pytest.mark.parametrize(
     ("labels", "classes", "said"),
     [
-        ([0.0, 0.5], (), r"holds 0\.5 in row 1\. Labels must be whole numbers"),
-        ([0.0, np.nan], (), r"holds nan in row 1\. Labels must be whole numbers"),
-        ([0, -1], (), r"holds label -1 in row 1\. Labels are numbered from 0"),
-        ([0, 2], ("a", "b"), r"holds label 2 in row 1\. There are 2 classes, numbered from 0"),
-        (["a", "c"], ("a", "b"), r"holds label 'c' in row 1\. The classes are a, b"),
-        (["a", " "], (), "holds an empty label in row 1"),
-        ([[0, 1], [1, 0]], (), r"has shape \[2, 2\]\. It must have one label per row"),
+        ([0.0, 0.5], (), r"labels hold 0\.5 in row 1\. Labels must be whole numbers"),
+        ([0.0, np.nan], (), r"labels hold nan in row 1\. Labels must be whole numbers"),
+        ([0, -1], (), r"labels hold label -1 in row 1\. Labels are numbered from 0"),
+        ([0, 2], ("a", "b"), r"labels hold label 2 in row 1\. There are 2 classes, numbered from 0"),
+        (["a", "c"], ("a", "b"), r"labels hold label 'c' in row 1\. The classes are a, b"),
+        (["a", " "], (), "labels hold an empty label in row 1"),
+        ([[0, 1], [1, 0]], (), r"have shape \[2, 2\]\. It must have one label per row"),
     ],
 )
 def test_labels_that_are_refused(labels: Any, classes: Any, said: str) -> None:

@@ -90,7 +90,7 @@ def test_csv_with_everything(tmp_path: Path) -> None:
         ("a,label\n1,0\n,1\n", {}, "line 3: column 'a' holds nothing"),
         ("a,label\n1,0\nnan,1\n", {}, "line 3: column 'a' holds nan"),
         ("a,label\ninf,0\n", {}, "line 2: column 'a' holds inf"),
-        ("a,label\n1,0.5\n1,dog\n2,\n", {}, "holds an empty label in row 2"),
+        ("a,label\n1,0.5\n1,dog\n2,\n", {}, "hold an empty label in row 2"),
         ("a,b\n1,0\n", {}, r"has no column called label, .* or class\. data\.label names .* there are a, b"),
         ("a,label\n1,0\n", {"label": "kind"}, r"data\.label names the column 'kind'\. .* has a, label"),
         ("a,label\n1,0\n", {"group": "who"}, r"data\.group names the column 'who'"),
