@@ -34,9 +34,7 @@ class Plan:
     seed: int = 0
     max_in_flight: int = 256  # beyond it a request is not sent, and counted
     give_up_s: float = 10.0  # longest wait for one reply
-    connections: int = (
-        1  # opened before the clock runs; more are opened while it runs where more requests are in flight
-    )
+    connections: int = 1  # opened before the clock runs; more follow where more requests are in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

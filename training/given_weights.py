@@ -6,7 +6,6 @@ for the same network with or without exits. Early heads start at random where it
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -39,11 +38,6 @@ def start_from(network: nn.Module, path: Path) -> None:
                 f"{path} has {name!r} as {list(arrays[name].shape)}. The network's is {list(value.shape)}."
             )
     network.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})
-
-
-def sha256_of(path: Path) -> str:
-    """Of the file, for the provenance."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Array]:

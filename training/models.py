@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from calibration.data.files import sha256_of
 from calibration.datasets import Examples
 from common.errors import ConfigError
 from training.factory import Loaded, is_reference, load_model
 from training.fit import fit_to_data
-from training.given_weights import sha256_of, start_from
+from training.given_weights import start_from
 from training.lenet import b_lenet
 from training.methods.exits_only import ExitsOnlyTraining
 from training.narrow_resnet import narrow_resnet
