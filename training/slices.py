@@ -7,8 +7,10 @@ tensors that the part is given, so that no size ever crosses a cut.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from training.modules import modules_of
 from training.program import Program, in_training, is_number, is_tensor
 
 aten = torch.ops.aten
+_LINE, _TORCH = re.compile(r'File "([^"]+)", line (\d+)'), str(Path(torch.__file__).parent)
 _FORMULAS: dict[str, Any] = {
     "Add": operator.add,
     "Mul": operator.mul,
@@ -214,17 +217,32 @@ def _effects_of(program: Program, found: set[fx.Node], effects: set[fx.Node]) ->
 
 
 def correspondence(one: Program, other: Program) -> Mapping[fx.Node, fx.Node]:
-    """Operations of two captures of one network that stand at the same place of the same module."""
-    places = {place: node for node, place in _places(other).items()}
-    found = {node: other.value(places[place]) for node, place in _places(one).items() if place in places}
-    return found | {node: other.inputs[name] for name, node in one.inputs.items()}
+    """Operations of two captures of one network that are the same in forward.
+
+    The same line of a module ran both; where a line runs in one capture alone, the operations that are left are paired
+    in their order. One capture may do more than the other, such as drop whole rows while training.
+    """
+    found: dict[fx.Node, fx.Node] = {}
+    for by_line in (True, False):
+        taken = set(found.values())
+        places = {place: n for n, place in _places([n for n in other.nodes if n not in taken], by_line)}
+        rest = _places([n for n in one.nodes if n not in found], by_line)
+        found |= {node: places[place] for node, place in rest if place in places}
+    same = {node: other.value(partner) for node, partner in found.items()}
+    return same | {node: other.inputs[name] for name, node in one.inputs.items()}
 
 
-def _places(program: Program) -> dict[fx.Node, tuple[tuple[str, ...], str, int]]:
-    counts: dict[tuple[tuple[str, ...], str], int] = {}
-    places: dict[fx.Node, tuple[tuple[str, ...], str, int]] = {}
-    for node in program.nodes:
-        key = (modules_of(node), str(node.target))
+def _places(nodes: Sequence[fx.Node], by_line: bool) -> list[tuple[fx.Node, tuple[Any, ...]]]:
+    counts: dict[tuple[Any, ...], int] = {}
+    places = []
+    for node in nodes:
+        key = (modules_of(node), str(node.target), _line(node) if by_line else None)
         counts[key] = counts.get(key, 0) + 1
-        places[node] = (*key, counts[key])
+        places.append((node, (*key, counts[key])))
     return places
+
+
+def _line(node: fx.Node) -> tuple[str, ...] | None:
+    """File and number of the line of forward that ran an operation; torch's own lines do not count."""
+    lines = [found for found in _LINE.findall(node.meta.get("stack_trace") or "") if not found[0].startswith(_TORCH)]
+    return lines[-1] if lines else None

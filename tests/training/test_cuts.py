@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -201,6 +202,39 @@ def test_buffers_that_training_changes_are_changed_as_in_the_network() -> None:
 def test_what_training_does_beyond_serving_is_said() -> None:
     with pytest.warns(UserWarning, match="While training, the network does what cannot be cut as it serves"):
         add_exits(InPlace(), torch.randn(2, 6), ["a"])
+
+
+class DropsRows(nn.Module):
+    """Stochastic depth written out in a block, with additions and products of its own in front of the residual's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x))
+        if self.training:
+            keep = 0.5 + torch.rand(len(x), 1, 1)
+            y = y / 0.5 * keep.floor_()
+        y += x
+        return y
+
+
+def test_what_a_block_does_only_while_training_is_kept_and_its_exit_reads_the_same_tensor() -> None:
+    torch.manual_seed(0)
+    whole = nn.Sequential(DropsRows(), DropsRows(), nn.Flatten(), nn.Linear(32, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = add_exits(copy.deepcopy(whole), torch.randn(2, 4, 8), ["0", "1"]).train()
+    x = torch.randn(5, 4, 8)
+    torch.manual_seed(1)
+    wanted = whole.train()(x)
+    torch.manual_seed(1)
+    read = network.run_body(0, {"input": x})
+    torch.manual_seed(1)
+    assert torch.equal(whole[0](x), read["0"])
+    torch.manual_seed(1)
+    assert torch.allclose(network(x)[-1], wanted)
 
 
 class Layers(nn.Module):
