@@ -151,7 +151,7 @@ def _tensor(data: Data, view: memoryview, at: int, end: int) -> TensorRead | Non
             tensor.compression = size
         else:
             return None
-    return tensor
+    return tensor if at == end else None  # else its last number reaches into what comes behind the tensor
 
 
 def _varint(data: Data, at: int) -> tuple[int, int]:

@@ -103,6 +103,13 @@ def test_a_zstd_frame_that_wants_a_large_window() -> None:
         decode(replace(coded, data=data), max_bytes=BIG)
 
 
+def test_bytes_behind_a_zstd_frame() -> None:
+    coded = encode(np.ones((2, 3), np.float32), CutTensor(name="t", compression="zstd"))
+    for more in (b"x", bytes(coded.data)):
+        with pytest.raises(Malformed, match="'t' is not valid zstd data of 24 bytes"):
+            decode(replace(coded, data=bytes(coded.data) + more), max_bytes=BIG)
+
+
 def test_a_tensor_larger_than_that_window_passes() -> None:
     array = np.arange(3 << 20, dtype=np.float32)[None]
     for compression in COMPRESSIONS:

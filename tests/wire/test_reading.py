@@ -1,6 +1,8 @@
 """Requests read by hand are what protobuf reads, or are left to it."""
 
 import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +108,16 @@ def test_a_damaged_message_is_read_as_protobuf_reads_it_or_not_at_all(
             ]
         ).any():
             same(bytes(damaged), up.request)
+
+
+def test_a_number_that_reaches_beyond_its_tensor_is_left_to_protobuf() -> None:
+    dtype, purpose = b"\x10", b"\x38\x01"
+    for tensors in (b"\x5a", b"\x62"):
+        request = tensors + b"\x01" + dtype + purpose
+        data = b"\x0a" + bytes((len(request),)) + request
+        with pytest.raises(DecodeError):
+            pb.Up.FromString(data)
+        assert read_request(data) is None
 
 
 def test_other_messages_are_left_to_protobuf() -> None:

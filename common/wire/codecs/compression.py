@@ -76,7 +76,7 @@ class Zstd:
             claimed = zstandard.frame_content_size(data)
             if claimed not in (-1, size):
                 raise Malformed(f"tensor {name!r} inflates to {claimed} bytes. Its shape needs {size}.", "bad_length")
-            unpacked: bytes = _local.decompressor.decompress(data, max_output_size=size)
+            unpacked: bytes = _local.decompressor.decompress(data, max_output_size=size, allow_extra_data=False)
         except zstandard.ZstdError:
             raise Malformed(f"tensor {name!r} is not valid zstd data of {size} bytes.", "bad_length") from None
         return unpacked
