@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from training.example import Example
-from training.program import Program, program_of
+from training.program import Program, program_of, to_logits
 from training.refusal import refusal, why
-from training.tracing import check_runs, export_in_mode, quiet
+from training.tracing import check_runs, export_in_mode, in_mode, quiet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +40,8 @@ def capture(model: nn.Module, example: Example) -> Capture:
         ConfigError: when it does not take the example, or does what cannot be captured, such as branching on data.
     """
     check_runs(model, example)
+    if example.guessed and example.sizes() and not _takes_shorter(model, example):
+        example = example.fixed()
     try:
         exported = export_in_mode(model, example, training=False)
     except Exception as error:  # tracing raises whatever forward meets
@@ -48,17 +50,17 @@ def capture(model: nn.Module, example: Example) -> Capture:
         raise refusal(model, example, error) from None
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
-    serve = program_of(exported, example, "serve")
+    serve = to_logits(program_of(exported, example, "serve"), exported)
     limits = limits_of(exported, serve)
     if serve.in_place:  # torch rewrites it, at the price of operators that are less like forward's
         with quiet():
             exported = export_in_mode(model, example, training=False).run_decompositions({})
-        serve = program_of(exported, example, "serve")
+        serve = to_logits(program_of(exported, example, "serve"), exported)
     tensors.update(constants_of(exported, "serve"))
     train, reason = None, ""
     try:
         training = export_in_mode(model, example, training=True)
-        train = program_of(training, example, "train")
+        train = to_logits(program_of(training, example, "train"), training)
         tensors.update(constants_of(training, "train"))
     except Exception as error:  # as above
         reason = why(example, error)
@@ -73,6 +75,17 @@ def capture(model: nn.Module, example: Example) -> Capture:
         kept=frozenset(model.state_dict(keep_vars=True)),
         limits=limits,
     )
+
+
+def _takes_shorter(model: nn.Module, example: Example) -> bool:
+    """Whether a network runs on shorter rows than the example's, as one of tokens does and one of columns may not."""
+    args, kwargs = example.halved().arguments
+    try:
+        with in_mode(model, training=False), torch.no_grad():
+            model(*args, **kwargs)
+    except Exception:  # whatever forward raises
+        return False
+    return True
 
 
 def constants_of(exported: ExportedProgram, mode: str) -> dict[str, Tensor]:

@@ -59,8 +59,9 @@ class Example:
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in self.tensors.items()}
         return replace(self, shapes=shapes, guessed=False)
 
-    def shorter(self, sizes: Mapping[str, int]) -> Example:
-        """The same rows, cut off at other sizes of the symbols."""
+    def halved(self) -> Example:
+        """The same rows, cut off at half their sizes, of which two are left at least."""
+        sizes = {symbol: max(size // 2, 2) for symbol, size in self.sizes().items()}
         tensors = dict(self.tensors)
         for name, shape in self.shapes.items():
             for axis, symbol in enumerate(shape, start=1):

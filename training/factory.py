@@ -7,11 +7,13 @@ attribute `example` of the network, of the function, or of the file; each may be
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -61,12 +63,26 @@ def load_model(reference: str, folder: Path, options: Mapping[str, Any] | None =
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if isinstance(model, type) or not isinstance(model, nn.Module | ExportedProgram):
         raise ConfigError(f"{reference} returns a {type(model).__name__}. It must return a torch.nn.Module.")
+    if isinstance(model, nn.Module):
+        model = _plain(model, reference)
     for owner in (model, function, module):
         if example is None:
             example = getattr(owner, "example", None)
     if callable(example) and not isinstance(example, nn.Module):
         example = called(example, path, f"example of {reference}", {})
     return Loaded(model=model, example=example, file=path.name, sha256=_sha256(path))
+
+
+def _plain(model: nn.Module, reference: str) -> nn.Module:
+    """The network itself, with weights that can be trained and that every runtime computes with: float32."""
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, which has nothing to do here
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(f"{reference} returns a TorchScript module. It must return the torch.nn.Module itself.")
+    others = {str(t.dtype)[6:] for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} - {"float32"}
+    if others:
+        model.float()
+        warnings.warn(f"The network's {sorted(others)[0]} weights are trained and served as float32.", stacklevel=3)
+    return model
 
 
 def _sha256(path: Path) -> str:

@@ -7,11 +7,12 @@ for the same network with or without exits. Early heads start at random where it
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import ConfigError
 from common.types import Array
@@ -30,6 +31,7 @@ def start_from(network: nn.Module, path: Path) -> None:
     own = network.state_dict()
     if not set(own) <= set(arrays):
         arrays = {found[1]: array for name, array in arrays.items() if (found := _CAPTURED.fullmatch(name))} | arrays
+    arrays |= _known_otherwise(own, arrays)
     for name, value in own.items():
         if name not in arrays:
             raise ConfigError(f"{path} has no weights {name!r} for the network.")
@@ -38,6 +40,18 @@ def start_from(network: nn.Module, path: Path) -> None:
                 f"{path} has {name!r} as {list(arrays[name].shape)}. The network's is {list(value.shape)}."
             )
     network.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})
+
+
+def _known_otherwise(own: Mapping[str, Tensor], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """What a file need not hold: a tied tensor's other names, and how many batches a batch norm has seen."""
+    held = {(value.data_ptr(), value.shape): arrays[name] for name, value in own.items() if name in arrays}
+    found = {}
+    for name, value in own.items():
+        if name not in arrays and (value.data_ptr(), value.shape) in held:
+            found[name] = held[value.data_ptr(), value.shape]
+        elif name not in arrays and name.endswith("num_batches_tracked"):
+            found[name] = value.numpy()
+    return found
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
 
 from common.errors import ConfigError
 from training.example import BATCH, Example
+from training.tracing import logits_in
 
 aten = torch.ops.aten
 
@@ -115,6 +117,22 @@ def program_of(exported: ExportedProgram, example: Example, mode: str, prefix: s
         parts={node: exported.graph_module.get_submodule(str(node.target)) for node in nodes if node.op == "get_attr"},
         in_place=in_place,
     )
+
+
+def to_logits(program: Program, exported: ExportedProgram) -> Program:
+    """The program up to its logits: whatever else it returns is left out."""
+    (output,) = (node for node in exported.graph.nodes if node.op == "output")
+    specs = exported.graph_signature.output_specs
+    returned = [a for a, spec in zip(output.args[0], specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
+    logits = logits_in(pytree.tree_unflatten(returned, exported.call_spec.out_spec), fx.Node) or program.outputs[0]
+    needed: set[fx.Node] = set()
+    pending = [logits, *(node for node in program.nodes if _changes_first(node))]
+    while pending:
+        node = pending.pop()
+        if node not in needed:
+            needed.add(node)
+            pending.extend(node.all_input_nodes)
+    return replace(program, nodes=tuple(node for node in program.nodes if node in needed), outputs=(logits,))
 
 
 def as_it_trains(program: Program) -> Program:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.errors import ConfigError
 from training.example import Example
 from training.network import MultiExitNetwork, StageWithExit
-from training.tracing import in_mode
+from training.tracing import first_line, in_mode, logits_in
 
 TOLERANCE = 1e-4
 
@@ -30,8 +30,11 @@ def check_equal(network: MultiExitNetwork, model: nn.Module, example: Example, *
     for batch in _batches(example):
         args, kwargs = batch.arguments
         with in_mode(model, training=False), torch.no_grad():
-            whole = model(*args, **kwargs)
-            whole = whole[0] if isinstance(whole, tuple | list) else whole
+            try:
+                whole = logits_in(model(*args, **kwargs))
+            except Exception as error:  # whatever forward raises
+                sizes = ", ".join(f"{size} {symbol}" for symbol, size in batch.sizes().items())
+                raise ConfigError(f"The network does not take rows of {sizes or 1}: {first_line(error)}") from None
             chained = chain(network, batch.tensors)
         for number, logits in enumerate(chained):
             wanted = (len(whole), len(network.classes))
@@ -62,7 +65,4 @@ def chain(network: MultiExitNetwork, inputs: Mapping[str, Tensor]) -> list[Tenso
 
 def _batches(example: Example) -> list[Example]:
     batches = [example, example.rows(1)]
-    sizes = example.sizes()
-    if sizes:
-        batches.append(example.shorter({symbol: max(size // 2, 2) for symbol, size in sizes.items()}))
-    return batches
+    return [*batches, example.halved()] if example.sizes() else batches

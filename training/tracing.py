@@ -6,22 +6,24 @@ import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
 
 from common.errors import ConfigError
 from training.example import ROWS, Example
 
 
 def check_runs(model: nn.Module, example: Example) -> Tensor:
-    """Run the network on the example as it serves; returns its output.
+    """Run the network on the example as it serves; returns its logits.
 
     Raises:
-        ConfigError: when it raises, or does not return one tensor.
+        ConfigError: when it raises, or returns no tensor that must be the logits.
     """
     args, kwargs = example.rows(ROWS).arguments
     with in_mode(model, training=False), torch.no_grad():
@@ -30,11 +32,31 @@ def check_runs(model: nn.Module, example: Example) -> Tensor:
         except Exception as error:  # whatever forward raises
             shapes = ", ".join(f"{n} {str(t.dtype)[6:]} {list(t.shape)}" for n, t in example.tensors.items())
             raise ConfigError(f"The network does not take the example, {shapes}: {first_line(error)}") from None
-    if isinstance(output, tuple | list) and len(output) == 1:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        raise ConfigError(f"The network returns a {type(output).__name__}. It must return one tensor.")
-    return output
+    logits: Tensor | None = logits_in(output)
+    if logits is None:
+        raise ConfigError(
+            f"The network returns a {type(output).__name__}. It must return logits, alone or under the name 'logits'."
+        )
+    return logits
+
+
+def logits_in(output: Any, kind: type[Any] = Tensor) -> Any:
+    """The logits in what a network returns, or None where that is not clear.
+
+    They are what it returns, or the only thing in it, or what is called so in a dictionary or a named tuple.
+
+    Args:
+        output: of the network.
+        kind: of its leaves.
+    """
+    if isinstance(output, kind):
+        return output
+    if isinstance(output, tuple) and hasattr(output, "_asdict"):
+        output = output._asdict()
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), kind):
+        return output["logits"]
+    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, kind)]
+    return leaves[0] if len(leaves) == 1 else None
 
 
 def export_in_mode(model: nn.Module, example: Example, *, training: bool) -> ExportedProgram:

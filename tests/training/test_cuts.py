@@ -237,6 +237,54 @@ def test_what_a_block_does_only_while_training_is_kept_and_its_exit_reads_the_sa
     assert torch.allclose(network(x)[-1], wanted)
 
 
+class Named(nn.Module):
+    """Returns more than logits, and more still while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.aside = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(6, 9)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | None]:
+        x = torch.relu(self.a(x))
+        found = {"aside": self.aside(x), "none": None, "logits": self.c(torch.relu(self.b(x)))}
+        return found | {"more": x} if self.training else found
+
+
+def test_of_what_a_network_returns_only_the_logits_count() -> None:
+    torch.manual_seed(0)
+    model = Named().eval()
+    found = places_of(captured_with(model, torch.randn(2, 6))[1])
+    assert [(cut.name, len(cut.tensors)) for cut in found.cuts] == [("a", 1), ("b", 1)]
+    assert found.flops == 2 * (36 + 36 + 18)
+    x = torch.randn(4, 6)
+    network = add_exits(model, x, ["a"])
+    assert torch.allclose(model(x)["logits"], network(x)[-1])
+    assert torch.allclose(model.train()(x)["logits"], network.train()(x)[-1])
+
+
+class Columns(nn.Module):
+    """Whole numbers that are no tokens: so many columns, each with a meaning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.a, self.b = (
+            nn.ModuleList([nn.Embedding(9, 4) for _ in range(3)]),
+            nn.Linear(12, 6),
+            nn.Linear(6, 3),
+        )
+
+    def forward(self, columns: Tensor) -> Tensor:
+        x = torch.cat([embed(columns[:, k]) for k, embed in enumerate(self.embed)], 1)
+        return self.b(torch.relu(self.a(x)))
+
+
+def test_columns_of_whole_numbers_are_no_tokens() -> None:
+    network = add_exits(Columns(), torch.randint(0, 9, (2, 3)), ["a"])
+    assert network.inputs[0].shape == (3,) and not network.buckets
+    with pytest.raises(ConfigError, match="The network does not take rows of 2 columns"):
+        add_exits(Columns(), torch.randint(0, 9, (2, 3)), ["a"], shapes={"columns": ["columns"]})
+
+
 class Layers(nn.Module):
     """Three layers, and what a test lets happen between the second and the third."""
 
@@ -334,7 +382,7 @@ def test_cuts_by_share_and_number_take_few_tensors_and_bytes() -> None:
         (nn.Bilinear(2, 2, 3), (torch.randn(2, 2), torch.randn(3, 2)), r"have \[2, 3\] rows"),
         (nn.Linear(6, 1), torch.randn(2, 6), r"returns float32 \[3, 1\]\. A classifier returns float logits"),
         (nn.Conv2d(1, 2, 1), torch.randn(2, 1, 4, 4), r"returns float32 \[3, 2, 4, 4\]"),
-        (nn.LSTM(3, 3), torch.randn(2, 5, 3), "returns a tuple. It must return one tensor"),
+        (nn.LSTM(3, 3), torch.randn(2, 5, 3), "returns a tuple. It must return logits, alone or under"),
         (nn.Linear(6, 3), torch.randn(2, 6), "cannot be cut anywhere, since its work is in one operation"),
     ],
 )

@@ -57,6 +57,14 @@ def number():
 
 def broken():
     raise KeyError("weights")
+
+
+def rounded():
+    return torch.compile(Net(WIDTH).to(torch.bfloat16))
+
+
+def scripted():
+    return torch.jit.script(nn.Linear(3, 3))
 """
 
 
@@ -81,6 +89,7 @@ def test_a_function_in_a_file(folder: Path) -> None:
         ("./my_model.py:bild", {}, r"has no function 'bild'\. Did you mean 'build'\?"),
         ("./my_model.py:build", {"depth": 3}, r"my_model\.py:build fails: TypeError: .*depth"),
         ("./my_model.py:number", {}, r"returns a int\. It must return a torch\.nn\.Module"),
+        ("./my_model.py:scripted", {}, r"returns a TorchScript module\. It must return the torch\.nn\.Module itself"),
         ("./my_model.py:broken", {}, r"fails: KeyError: 'weights'"),
         ("./bad.py:build", {}, r"bad\.py cannot be imported: SyntaxError"),
         ("my_model.py", {}, "names no network. It must be FILE.py:FUNCTION or FILE.pt2"),
@@ -88,12 +97,21 @@ def test_a_function_in_a_file(folder: Path) -> None:
         ("./text.pt2", {}, r"text\.pt2 is not a program saved by torch\.export\.save"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_what_names_no_network(folder: Path, reference: str, options: dict[str, Any], said: str) -> None:
     (folder / "bad.py").write_text("def build(:")
     (folder / "text.pt2").write_text("text")
     with pytest.raises(ConfigError, match=said) as caught:
         load_model(reference, folder, options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_weights_of_other_types_are_float32_from_then_on(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="The network's bfloat16 weights are trained and served as float32"):
+        model = load_model("./my_model.py:rounded", folder).model
+    assert isinstance(model, torch.nn.Module) and "fc.weight" in dict(model.named_parameters())
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
 
 
 def saved(path: Path, model: torch.nn.Module, *shape: int, rows: Any = "n") -> Path:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor, nn
 
 from calibration.datasets import load_train
 from calibration.settings import DataSettings
 from common.errors import ConfigError
 from tests.synthetic import recipe
 from tests.training.nets import small
+from training.add_exits import add_exits
 from training.backbone import _knows as knows
 from training.build import build, train_weights
 from training.cost import costs
@@ -154,3 +156,29 @@ def test_widths() -> None:
     assert ResNet(width=0.01).classify.in_features == 1
     with pytest.raises(ValueError, match=r"width is 0\.0, and must be above 0"):
         ResNet(width=0.0)
+
+
+class Tied(nn.Module):
+    """Two products that share a weight, and a batch norm whose count of batches can only be kept by the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.norm = nn.BatchNorm1d(6, momentum=None)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.norm(self.b(torch.relu(self.a(x))))))
+
+
+@pytest.mark.filterwarnings("ignore:While training")
+def test_tied_weights_and_counts_of_batches_need_not_be_in_what_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = add_exits(Tied(), torch.randn(2, 6), ["a"])
+    arrays = {name: value.numpy() for name, value in network.state_dict().items()}
+    assert not {"bodies.0.tensors.a.weight", "bodies.1.tensors.norm.num_batches_tracked"} <= set(arrays)
+    np.savez(tmp_path / "trained.npz", allow_pickle=False, **arrays)
+    other = Tied().eval()
+    start_from(other, tmp_path / "trained.npz")
+    x = torch.randn(4, 6)
+    assert torch.allclose(other(x), network(x)[-1], atol=1e-6)
