@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from common.errors import ConfigError
-from training.example import Example
+from training.example import BATCH, Example
 from training.program import Program, is_tensor
 
 _SHORTEST = 8
@@ -87,9 +87,9 @@ def computed_buckets(
     """What lengths become inside the network, such as half of them behind a convolution of stride 2, by symbol."""
     found: dict[str, tuple[int, ...]] = {}
     for value in values:
-        for size in value.meta["val"].shape[1:] if is_tensor(value) else ():
+        for size in value.meta["val"].shape if is_tensor(value) else ():
             name = program.size(size)
-            if isinstance(name, str) and name not in buckets:
+            if isinstance(name, str) and name != BATCH and name not in buckets:
                 (symbol,) = size.node.expr.free_symbols
                 lengths = buckets[program.symbols[symbol]]
                 found[name] = tuple(dict.fromkeys(int(size.node.expr.subs({symbol: n})) for n in lengths))

@@ -1,7 +1,7 @@
 """The places where a program can be cut.
 
 A cut lies between two operations of forward. It is legal where what must be known behind it is a few tensors
-whose first axis is the row: then rows can be compacted, coded and sent. Between two operations that cost
+with an axis for the rows: then rows can be compacted, coded and sent. Between two operations that cost
 something (a convolution, a product) all places are worth the same, so the one where the fewest tensors and
 bytes cross stands for them.
 """
@@ -117,7 +117,7 @@ def _problem(flow: Flow, position: int, max_tensors: int) -> str | None:
         shape = flow.program.row_shape(value)
         if shape is None:
             sizes = ", ".join(str(flow.program.size(size)) for size in value.meta["val"].shape)
-            return f"a tensor of shape [{sizes}] would have to cross, whose first axis is not the row"
+            return f"a tensor of shape [{sizes}] would have to cross, and none of its axes counts the rows alone"
         if _dtype(value) not in DTYPES:
             return f"a tensor of type {_dtype(value)} would have to cross"
     if not values:

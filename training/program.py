@@ -58,12 +58,17 @@ class Program:
             seen[self.value(arg)] = None
         return iter(seen)
 
-    def row_shape(self, node: fx.Node) -> tuple[int | str, ...] | None:
-        """Shape without the first axis, symbols by name; None where the first axis is not the row."""
+    def row_axis(self, node: fx.Node) -> int | None:
+        """The axis that counts rows, which need not be the first; None where none does that alone."""
         sizes = [self.size(size) for size in node.meta["val"].shape]
-        if not sizes or sizes[0] != BATCH or any(isinstance(s, str) and BATCH in s.split("_") for s in sizes[1:]):
-            return None
-        return tuple(sizes[1:])
+        counting = [axis for axis, size in enumerate(sizes) if isinstance(size, str) and BATCH in size.split("_")]
+        return counting[0] if len(counting) == 1 and sizes[counting[0]] == BATCH else None
+
+    def row_shape(self, node: fx.Node) -> tuple[int | str, ...] | None:
+        """Shape without the axis of the rows, symbols by name; None where there is no such axis."""
+        rows = self.row_axis(node)
+        sizes = enumerate(node.meta["val"].shape)
+        return None if rows is None else tuple(self.size(size) for axis, size in sizes if axis != rows)
 
     def size(self, size: Any) -> int | str:
         """A size as a number or a name; computed sizes are named by their formula."""

@@ -21,6 +21,7 @@ from training.modules import modules_of
 from training.program import Program, in_training, is_number, is_tensor
 
 aten = torch.ops.aten
+_MOVE = aten.movedim.int
 _LINE, _TORCH = re.compile(r'File "([^"]+)", line (\d+)'), str(Path(torch.__file__).parent)
 _FORMULAS: dict[str, Any] = {
     "Add": operator.add,
@@ -108,15 +109,20 @@ class _Writer:
         self.known: dict[fx.Node, fx.Node] = {}
         self.sizes: dict[Any, fx.Node] = {}
         for value in reads:
-            self.known[value] = self.graph.placeholder(value.name)
+            self.known[value] = self._moved(self.graph.placeholder(value.name), 0, self.program.row_axis(value))
         self._device: fx.Node | None = None
 
     def write(self) -> fx.Graph:
         for node in self.part.nodes:
             self.known[node] = self._copy(node)
-        self.graph.output(tuple(self._of(value) for value in self.part.targets))
+        targets = self.part.targets
+        self.graph.output(tuple(self._moved(self._of(value), self.program.row_axis(value), 0) for value in targets))
         self.graph.lint()
         return self.graph
+
+    def _moved(self, node: fx.Node, axis: int | None, to: int | None) -> fx.Node:
+        """Between stages the rows come first, wherever forward has them."""
+        return node if axis == to or axis is None or to is None else self.graph.call_function(_MOVE, (node, axis, to))
 
     def _copy(self, node: fx.Node) -> fx.Node:
         if node in self.program.parts:

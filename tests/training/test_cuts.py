@@ -262,6 +262,24 @@ def test_of_what_a_network_returns_only_the_logits_count() -> None:
     assert torch.allclose(model.train()(x)["logits"], network.train()(x)[-1])
 
 
+class Windows(nn.Module):
+    """Folds windows of a row into the axis of rows, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(torch.relu(self.a(x.reshape(-1, 2, 6))))
+        return self.c(x.reshape(-1, 24))
+
+
+def test_rows_that_are_mixed_with_something_else_cannot_cross() -> None:
+    said = r"\[2_batch, 2, 6\] would have to cross, and none of its axes counts the rows alone"
+    with pytest.raises(ConfigError, match=said):
+        add_exits(Windows(), torch.randn(2, 4, 6), ["a"])
+
+
 class Columns(nn.Module):
     """Whole numbers that are no tokens: so many columns, each with a meaning."""
 

@@ -49,6 +49,7 @@ CASES = {
     "mobilenet-v2": Case(lambda: zoo.MobileNetV2(repeats=2), (3, 32, 32), ["features.3"], "conv"),
     "vision-transformer": Case(lambda: zoo.VisionTransformer(depth=2), (3, 16, 16), [0.5]),
     "sensor-windows": Case(zoo.SensorNet, (6, 64), [0.2, 0.6], HeadSettings(kind="conv", channels=8, cascade=True)),
+    "time-first": Case(zoo.TimeFirst, (10, 6), ["enter", "layers.0"]),
     "text-encoder": Case(lambda: zoo.TextEncoder(depth=2), (), ["layers.0"]),
 }
 

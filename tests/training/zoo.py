@@ -173,6 +173,22 @@ class SensorNet(nn.Module):
         return self.classify(self.blocks(window).mean(-1))
 
 
+class TimeFirst(nn.Module):
+    """Transformer layers in torch's own default order: time before rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 16)
+        self.layers = nn.ModuleList([nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0) for _ in range(2)])
+        self.classify = nn.Linear(160, 5)
+
+    def forward(self, window: Tensor) -> Tensor:
+        x = self.enter(window.transpose(0, 1))
+        for layer in self.layers:
+            x = layer(x)
+        return self.classify(x.transpose(0, 1).flatten(1))
+
+
 class AlexNet(nn.Module):
     """AlexNet's layout (Krizhevsky et al., 2012) at a fraction of its width."""
 
