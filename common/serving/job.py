@@ -107,13 +107,17 @@ class Job:
 
     def fail(self, rows: int, error: RequestError) -> None:
         """Rows that get no answer here; the request ends with the first error once all rows are settled."""
-        self.error = self.error or error
+        self._keep(error)
         self.settle(rows)
 
     def abort(self, error: RequestError) -> None:
         """End the request at once; rows that are still on their way are dropped."""
-        self.error = self.error or error
+        self._keep(error)
         self.end()
+
+    def _keep(self, error: RequestError) -> None:
+        """Without the frames that raised it: they know the job, which would stay until a collection."""
+        self.error = self.error or error.with_traceback(None)
 
     def settle(self, rows: int) -> None:
         """Count rows as done."""

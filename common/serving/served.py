@@ -147,6 +147,7 @@ class _Served:
 
     def ended(self, error: RequestError | None) -> None:
         """Nothing more will come."""
+        self.job = None  # it knows this call: together they would keep the request's tensors until a collection
         self._stream.over(self)
         if error is not None:
             self._stream.service.refused(error.code)
@@ -154,8 +155,9 @@ class _Served:
 
     def withdraw(self) -> None:
         """The caller does not wait any more."""
-        if self.job is not None:
-            self.job.withdraw()
+        job, self.job = self.job, None
+        if job is not None:
+            job.withdraw()
 
 
 def parsed(kind: type[M], data: bytes | bytearray) -> M:
