@@ -3,12 +3,14 @@
 Runs that are expected to stay under a millisecond happen inline in the event loop, longer ones on the
 runtime's one thread. There is no timer: what has arrived when the runtime becomes free is the batch. The thread takes
 its next batch itself, so that the runtime does not wait while the event loop sees to the rows that have just run.
+A row whose time runs out hears of it when the run under way is over, however many rows wait before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 
 INLINE_S = 1e-3
 RUNS_PER_TURN = 8  # inline, before the event loop gets its turn again
+SWEEP_S = 0.01  # between two looks at all that waits: thousands of chunks take a few tenths of a millisecond
 
 Finish = Callable[[int, list[Chunk], Tensors, Tensors], None]  # stage, chunks, what went in, what came out
 Expire = Callable[[Chunk], None]
@@ -112,8 +115,10 @@ class Batcher:
         self._queues: dict[int, deque[Chunk]] = {stage: deque() for stage in runners}
         self.costs: dict[int, RunCost] = {stage: RunCost() for stage in runners}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runtime")
-        self._lock = threading.Lock()  # for the queues, `rows` and `_busy`: the thread takes its batches itself
+        self._lock = threading.Lock()  # for the queues and what is said of them: the thread takes its batches itself
         self._busy = False  # a run under way, or a turn that is scheduled
+        self._soonest = math.inf  # no deadline of what waits passes before
+        self._swept = 0.0
         self._solo = Solo()
         self.rows = 0  # waiting
         metrics.watch_queue(lambda: self.rows)
@@ -124,6 +129,8 @@ class Batcher:
         with self._lock:
             self._queues[stage].append(chunk)
             self.rows += len(chunk.ids)
+            if chunk.job.request.deadline.at < self._soonest:
+                self._soonest = chunk.job.request.deadline.at
             if self._busy:
                 return
             self._busy = True
@@ -131,6 +138,12 @@ class Batcher:
             self._turn()
         else:  # after this round of the loop: others may come in it
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def make_room(self) -> None:
+        """Drop what nobody waits for any more, and what has expired."""
+        with self._lock:
+            expired = self._sweep()
+        self._expired(expired)
 
     def close(self) -> None:
         """Let the thread end after the run under way; what waits is dropped."""
@@ -222,8 +235,8 @@ class Batcher:
 
         When there is none, the runtime is free from now on.
         """
-        expired: list[Chunk] = []
         with self._lock:
+            expired = self._sweep() if self._soonest <= time.monotonic() else []
             while self.rows:
                 waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
                 stage = waiting[0][1] if len(waiting) == 1 else min(waiting)[1]
@@ -240,13 +253,10 @@ class Batcher:
         rows = 0
         while queue:
             chunk = queue.popleft()
-            job, size = chunk.job, len(chunk.ids)
-            if job.over:
-                self.rows -= size
-            elif job.request.deadline.at <= now:
-                self.rows -= size
-                expired.append(chunk)
-            elif not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
+            size = len(chunk.ids)
+            if not self._waits(chunk, now, expired):
+                continue
+            if not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
                 taken.append(chunk)
                 rows += size
                 self.rows -= size
@@ -257,6 +267,29 @@ class Batcher:
         if kept:
             queue.extendleft(reversed(kept))
         return taken
+
+    def _sweep(self) -> list[Chunk]:
+        """Look at all that waits, but not too often: drop what is over and return what has expired."""
+        now = time.monotonic()
+        expired: list[Chunk] = []
+        if now >= self._swept + SWEEP_S:
+            self._swept, self._soonest = now, math.inf
+            for queue in self._queues.values():
+                waiting = [chunk for chunk in queue if self._waits(chunk, now, expired)]
+                queue.clear()
+                queue.extend(waiting)
+                self._soonest = min([self._soonest, *(chunk.job.request.deadline.at for chunk in waiting)])
+        return expired
+
+    def _waits(self, chunk: Chunk, now: float, expired: list[Chunk]) -> bool:
+        """Whether a chunk still waits; else it counts no more, and is one of the expired if somebody waits for it."""
+        job = chunk.job
+        if job.request.deadline.at > now and not job.over:
+            return True
+        self.rows -= len(chunk.ids)
+        if not job.over:
+            expired.append(chunk)
+        return False
 
 
 def _rows(chunks: list[Chunk]) -> int:

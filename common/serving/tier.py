@@ -216,9 +216,12 @@ class Tier:
         """What is not for a caller may fill only half of the queue, so it is shed first."""
         most, rows = self.limits.queue_rows, len(request.rows.ids)
         room = most if request.purpose is _ANSWER else most // 2
+        if self.batcher.rows + rows <= room:
+            return
+        if rows > most:  # trying again would not help
+            raise TooLarge(f"The request has {rows} rows. At most {most} may wait on this tier.", "batch_too_large")
+        self.batcher.make_room()
         if self.batcher.rows + rows > room:
-            if rows > most:  # trying again would not help
-                raise TooLarge(f"The request has {rows} rows. At most {most} may wait on this tier.", "batch_too_large")
             raise Overloaded(f"{self.batcher.rows} rows are waiting. This tier queues at most {room}: retry later.")
 
     def _key(self, job: Job, chunk: Chunk) -> tuple[object, ...]:

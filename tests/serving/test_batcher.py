@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import DeadlineExceeded, Unavailable
+from common.errors import DeadlineExceeded, Overloaded, Unavailable
 from common.limits import Limits
 from common.serving.batcher import INLINE_S, RunCost, Solo
 from common.types import Degraded, Tensors
@@ -69,6 +69,50 @@ async def test_what_waits_too_long_for_the_runtime(slow) -> None:
     await first
     with pytest.raises(DeadlineExceeded):
         await second
+
+
+async def test_whose_time_has_run_out_hears_of_it_before_the_others_have_run(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, limits=Limits(run_rows=2))
+    gated = Gated(tier.runners[0])
+    tier.runners[0] = gated  # type: ignore[index]
+    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    before = [asyncio.create_task(ask(tier, make_request(bundle, inputs(2)))) for _ in range(8)]
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    hurried = asyncio.create_task(ask(tier, make_request(bundle, inputs(2), timeout_s=0.02)))
+    await asyncio.sleep(0.05)
+    gated.gate.release()
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(hurried, 20)
+    assert len(gated.rows) == 2 and not any(task.done() for task in before[1:])
+    gated.gate.release(1000)
+    assert [len(answers) for answers in await asyncio.gather(*before)] == [2] * 8
+    await tier.close()
+
+
+async def test_rows_that_nobody_waits_for_leave_room_for_others(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4, limits=Limits(queue_rows=4))
+    gated = Gated(tier.runners[0])
+    tier.runners[0] = gated  # type: ignore[index]
+    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
+    while not gated.rows:
+        await asyncio.sleep(0.001)
+    gone = asyncio.create_task(ask(tier, make_request(bundle, inputs(4))))
+    await asyncio.sleep(0.02)
+    with pytest.raises(Overloaded):
+        await ask(tier, make_request(bundle, inputs(1)))
+    gone.cancel()
+    await asyncio.sleep(0.02)
+    last = asyncio.create_task(ask(tier, make_request(bundle, inputs(3))))
+    await asyncio.sleep(0)
+    assert tier.batcher.rows == 3
+    gated.gate.release(1000)
+    assert [len(await answers) for answers in (first, last)] == [1, 3]
+    assert gated.rows == [1, 3]
+    await tier.close()
 
 
 async def test_the_runtime_goes_on_with_what_waits_while_the_event_loop_is_busy(tmp_path: Path) -> None:
