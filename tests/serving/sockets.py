@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from common.address import Address
 from common.bundle import Bundle
+from common.limits import Limits
 from common.serving.grpc_door import GrpcDoor
 from common.serving.pool import Link, Pool
 from common.serving.stream import StreamLink
@@ -46,9 +47,10 @@ async def calling(
     name: str = "device",
     unary: bool = False,
     timeout_s: float = 10.0,
+    limits: Limits | None = None,
 ) -> AsyncIterator[tuple[Tier, Pool]]:
     """A tier that dials upstream over sockets."""
-    tier = make_tier(bundle, start, stop, name=name, timeout_s=timeout_s)
+    tier = make_tier(bundle, start, stop, name=name, timeout_s=timeout_s, limits=limits)
     kind: Callable[..., Link] = UnaryLink if unary else StreamLink
     pool = Pool(upstream, lambda at: kind(at, bundle=bundle, limits=tier.limits, metrics=tier.metrics))
     tier.forwarder.upstream = pool
