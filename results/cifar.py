@@ -20,7 +20,6 @@ from results.curve_plot import Panel, draw_curve
 from results.curves import Answers, one_threshold, point, threshold_per_exit
 from results.page import paragraph, table
 from results.runs import RECIPES, Run, Settings
-from results.stats import paired_gap
 from results.store import Store
 from results.timed import Contender, Point, mean_times
 from results.trained import Trained, trained
@@ -118,25 +117,13 @@ def _at_budgets(rule: str, found: Trained, baseline: Trained) -> dict[str, Any]:
     """At thresholds that keep to a budget on calibration rows: accuracy, cost, paired gap to the baseline."""
     rows, test = (_answers(rule, found, split) for split in ("calibration", "test"))
     pick = threshold_per_exit if rule == "ours" else one_threshold
-    return {f"{one:g}": _point(rows, test, pick(rows, one), baseline) for one in BUDGETS if one > rows.cost_E[0]}
+    reference_N = baseline.answers("test").right_EN[-1]
+    return {f"{one:g}": point(rows, test, pick(rows, one), reference_N) for one in BUDGETS if one > rows.cost_E[0]}
 
 
 def _answers(rule: str, found: Trained, split: str) -> Answers:
     """What a rule looks at: the exits' own probabilities, or the combination of those passed."""
     return found.answers(split, combined=rule != "SDN", surest=rule == "SDN")
-
-
-def _point(rows: Answers, test: Answers, thresholds: list[float], baseline: Trained) -> dict[str, Any]:
-    right_N, _ = test.outcome(thresholds)
-    gap = paired_gap(right_N, baseline.answers("test").right_EN[-1])
-    return {
-        **point(rows, test, thresholds),
-        "calibration_accuracy": float(rows.outcome(thresholds)[0].mean()),
-        "gap": gap.gap,
-        "low": gap.low,
-        "high": gap.high,
-        "upper": gap.upper,
-    }
 
 
 def _times(steps: dict[str, dict[str, Any]], settings: Settings) -> dict[str, Any]:

@@ -6,13 +6,14 @@ Tensor names carry their axes: N rows of a split, C classes, E exits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from common.types import Array
+from results.stats import paired_gap
 
 _STEPS = 200  # quantiles tried as thresholds
 
@@ -88,12 +89,15 @@ def threshold_per_exit(rows: Answers, budget: float, *, rounds: int = 3) -> list
     return best
 
 
-def point(rows: Answers, test: Answers, thresholds: Sequence[float]) -> dict[str, Any]:
-    """What thresholds give on both splits."""
+def point(
+    rows: Answers, test: Answers, thresholds: Sequence[float], reference_N: Array | None = None
+) -> dict[str, Any]:
+    """What thresholds give on both splits, and the paired gap to the test rows that a reference gets right."""
     right_N, cost = test.outcome(thresholds)
     return {
         "thresholds": [float(one) for one in thresholds],
         "calibration_cost": rows.outcome(thresholds)[1],
         "cost": cost,
         "accuracy": float(right_N.mean()),
+        **({} if reference_N is None else asdict(paired_gap(right_N, reference_N))),
     }

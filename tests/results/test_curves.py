@@ -47,6 +47,9 @@ def test_a_point_is_measured_on_other_rows() -> None:
     found = point(rows, test, one_threshold(rows, 0.5))
     assert found["calibration_cost"] <= 0.5
     assert found["cost"] == pytest.approx(test.outcome(found["thresholds"])[1])
+    beside = point(rows, test, found["thresholds"], test.right_EN[-1])
+    assert beside["gap"] == pytest.approx(test.right_EN[-1].mean() - found["accuracy"])
+    assert beside["low"] <= beside["gap"] <= beside["upper"] <= beside["high"]
 
 
 def test_what_was_passed_helps_an_exit() -> None:
