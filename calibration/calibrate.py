@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from calibration.codecs import choose_cut, cut_bytes, input_bytes
 from calibration.combination import fit_combinations
 from calibration.datasets import Data, Examples, open_data
@@ -27,6 +25,7 @@ from calibration.thresholds import criterion_named
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
+from common.strict_yaml import read_yaml
 
 
 def calibrate(
@@ -111,12 +110,7 @@ def load_points(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: when the file cannot be read, or holds no list.
     """
-    try:
-        found = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    found = read_yaml(path)
     if not isinstance(found, list):
         raise ConfigError(f"{path} must hold a list of operating points.")
     return found

@@ -15,6 +15,7 @@ from pydantic import (
     PlainValidator,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -180,12 +181,13 @@ class CalibrationSettings(Strict):
     confidence: float = Field(default=0.9, ge=0.5, lt=1.0)  # of the drop's one-sided upper limit
     candidates: int = Field(default=50, ge=1, le=500)  # thresholds tried per exit
     guarantee: GuaranteeSettings | None = None
-    points: list[PointSettings] = Field(default_factory=list)
+    points: list[PointSettings] = Field(default_factory=list, validate_default=True)
 
     @field_validator("points", mode="after")
     @classmethod
-    def _names(cls, points: list[PointSettings]) -> list[PointSettings]:
-        names = [point.name for point in points]
+    def _names(cls, points: list[PointSettings], info: ValidationInfo) -> list[PointSettings]:
+        guarantee = info.data.get("guarantee")
+        names = [point.name for point in points] + ([] if guarantee is None else [guarantee.name])
         if "full" in names:
             raise ValueError("Operating point 'full' is every row at the last exit. Give the point another name")
         if twins := sorted(name for name in set(names) if names.count(name) > 1):

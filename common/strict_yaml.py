@@ -38,12 +38,24 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> object:
-    """Return the one document in `path`.
+    """Return the one document in `path`; errors as `parse_yaml`, and where it cannot be read."""
+    return parse_yaml(read_bytes(path), path)
+
+
+def parse_yaml(raw: bytes, path: Path) -> object:
+    """Return the one document that a file holds.
+
+    Args:
+        raw: what is in the file.
+        path: names it in messages.
 
     Raises:
         ConfigError: naming the file, and the line where that is known.
     """
-    text = _read(path)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start} is wrong.") from None
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
@@ -59,7 +71,8 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path} is nested too deeply.") from None
 
 
-def _read(path: Path) -> str:
+def read_bytes(path: Path) -> bytes:
+    """Return what is in `path`, else ConfigError where it cannot be read or is too large."""
     try:
         with open(path, "rb") as source:
             raw = source.read(MAX_BYTES + 1)
@@ -69,7 +82,4 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path} has more than {MAX_BYTES} bytes, too many for a configuration file.")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: byte {error.start} is wrong.") from None
+    return raw

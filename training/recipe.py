@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from calibration.data.files import sha256_of
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, Strict, parse_section
-from common.strict_yaml import read_yaml
+from common.strict_yaml import parse_yaml, read_bytes
 from training.methods import TrainingSection
 from training.methods.joint import JointTraining
 
@@ -165,5 +165,6 @@ def load_recipe(path: Path) -> RecipeFile:
     Raises:
         ConfigError: one sentence that names the file and the key.
     """
-    recipe = parse_section(Recipe, read_yaml(path), str(path))
-    return RecipeFile(recipe=recipe, sha256=sha256_of(path), folder=path.absolute().parent)
+    raw = read_bytes(path)
+    recipe = parse_section(Recipe, parse_yaml(raw, path), str(path))
+    return RecipeFile(recipe=recipe, sha256=hashlib.sha256(raw).hexdigest(), folder=path.absolute().parent)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.calibrate import calibrate
+from calibration.calibrate import calibrate, load_points
 from calibration.datasets import divide, load_test, load_train
 from calibration.evaluate import evaluate
 from calibration.points import check_points
@@ -143,6 +143,17 @@ def test_a_name_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "said"), [("sure", "'sure' appears twice"), ("full", "'full' is every row at the last exit")]
+)
+def test_a_guarantee_is_not_lost_to_a_point_of_its_name(name: str, said: str) -> None:
+    section = {"guarantee": {"epsilon": 0.1, "name": name}, "points": [{"name": "sure", "budget": 0.5}]}
+    with pytest.raises(ConfigError, match=said):
+        parse_section(CalibrationSettings, section, "recipe.yaml")
+    with pytest.raises(ConfigError, match="'full' is every row"):
+        parse_section(CalibrationSettings, {"guarantee": {"epsilon": 0.1, "name": "full"}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize(
     ("section", "sentence"),
     [
         ({"criterion": "luck"}, "criterion is 'luck'. It must be 'max-probability', 'entropy', "),
@@ -212,3 +223,17 @@ def test_what_is_no_section_is_told_what_one_is(section: dict[str, Any], said: s
     with pytest.raises(ConfigError) as caught:
         parse_section(CalibrationSettings, section, "r.yaml")
     assert str(caught.value).startswith(f"r.yaml: {said}")
+
+
+def test_a_file_of_points_is_read_as_strictly_as_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "points.yaml"
+    path.write_text("- {name: half, budget: 0.5}\n")
+    assert load_points(path) == [{"name": "half", "budget": 0.5}]
+    for text, said in (
+        ("- {name: half, budget: 0.5, budget: 0.9}", r"points\.yaml: line 1 .*the key 'budget' appears twice"),
+        ("name: half", "must hold a list of operating points"),
+        ("[" * 100_000, "nested too deeply"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            load_points(path)
