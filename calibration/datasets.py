@@ -15,6 +15,7 @@ import numpy as np
 from calibration.data.division import as_rows, divided, units_of
 from calibration.data.duplicates import refuse_shared, without_shared
 from calibration.data.examples import Examples
+from calibration.data.rows import agreeing
 from calibration.data.source import Source
 from calibration.settings import DataSettings
 from common.errors import ConfigError
@@ -77,11 +78,23 @@ class Data:
         """
         splits, test = self.splits, self.test
         if not self._draws:
+            agreeing(self.train, test, f"{self.source.name}, test rows")
             if not self._drops:
                 refuse_shared(self.train, test, self.source.name)
             _refuse_shared_groups(self.train, test, self.source.name)
         given = [self.source.train] + ([] if self.source.test is None else [self.source.test])
         _refuse_unseen(splits.train, given, self.source.name)
+
+    def check_classes(self, count: int) -> None:
+        """ConfigError for a label that a network of so many classes cannot give, naming its row as the data have it."""
+        labels_N = self.source.train.labels_N
+        beyond_N = labels_N >= count
+        if beyond_N.any():
+            row = int(beyond_N.argmax())
+            raise ConfigError(
+                f"{self.source.name}: row {row} has label {labels_N[row]}. "
+                f"The network has {count} classes, labels 0 to {count - 1}."
+            )
 
     def describe(self) -> Mapping[str, int]:
         """Rows of every split."""
@@ -174,17 +187,27 @@ def _refuse_unseen(train: Examples, given: list[Examples], what: str) -> None:
         return
     label = int(np.flatnonzero(~seen)[0])
     rows = sum(int((part.labels_N == label).sum()) for part in given)
-    hint = "" if train.classes or rows else f" Labels are numbered from 0, without gaps{_stray(given, label)}."
-    raise ConfigError(f"{what}: class {_called(train, label)} has {rows} rows, none of them in the train split.{hint}")
+    called = f"{what}: class {_called(train, label)}"
+    if rows:
+        place = _first([part.labels_N == label for part in given])
+        found = f"only {place}" if rows == 1 else f"{rows} rows, {place} first"
+        raise ConfigError(f"{called} has {found}, and none in the train split.")
+    hint = "" if train.classes else f" Labels are numbered from 0, without gaps{_stray(given, label)}."
+    raise ConfigError(f"{called} has no rows.{hint}")
 
 
 def _stray(given: list[Examples], missing: int) -> str:
     """Where the first label above a missing one stands, if few rows have any: a mistake more likely than classes."""
     labels_N = np.concatenate([part.labels_N for part in given])
-    above = int((labels_N > missing).sum())
+    above_N = labels_N > missing
+    above = int(above_N.sum())
     if not 0 < above < int((labels_N < missing).sum()):
         return ""
-    part = next(part for part in given if part.labels_N.max() > missing)
-    row = int((part.labels_N > missing).argmax())
-    where = f"{'test ' * (part is not given[0])}row {row}"
-    return f", and {above} row{' has' if above == 1 else 's have'} a larger one: {part.labels_N[row]} in {where}"
+    where = _first([part.labels_N > missing for part in given])
+    return f", and {above} row{' has' if above == 1 else 's have'} a larger one: {labels_N[above_N][0]} in {where}"
+
+
+def _first(found: list[Array]) -> str:
+    """The first row that was found, among the train rows or else among the test rows."""
+    side = next(number for number, found_N in enumerate(found) if found_N.any())
+    return f"{'test ' * side}row {int(found[side].argmax())}"

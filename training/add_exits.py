@@ -9,8 +9,10 @@ from dataclasses import replace
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from calibration.data.checks import some
 from common.errors import ConfigError
 from common.manifest import ImageSpec
+from training.argument import ArgumentError
 from training.assembly import Assembly, Nothing, assemble
 from training.body import OneTensor
 from training.choice import At, choose
@@ -196,10 +198,10 @@ def _each(head: Heads, count: int) -> list[Head]:
         return [head] * count
     if isinstance(head, nn.Module):
         if count > 1:
-            raise ConfigError("head is one module for several cuts. Give a list with a module for each cut.")
+            raise ArgumentError("head", "is one module for several cuts. Give a list with a module for each cut.")
         return [head]
     if len(head) != count:
-        raise ConfigError(f"head lists {len(head)} heads for {count} cuts.")
+        raise ArgumentError("head", f"lists {len(head)} heads. It must be one for each of {count} cuts.")
     return list(head)
 
 
@@ -211,5 +213,7 @@ def _count_classes(logits: Tensor, classes: Sequence[str] | None) -> int:
         )
     count = int(logits.shape[1])
     if classes is not None and len(classes) != count:
-        raise ConfigError(f"classes has {len(classes)} names. The network returns {count} logits.")
+        raise ArgumentError(
+            "classes", f"are {len(classes)} names ({some(classes)}). The network returns {count} logits."
+        )
     return count

@@ -62,8 +62,8 @@ def assemble(places: Places, cuts: Sequence[Cut]) -> Assembly:
     flow, program = places.flow, places.captured.serve
     inputs = tuple(program.inputs.values())
     crossing = tuple(flow.crossing(cut.position) for cut in cuts)
-    later = [cut for cut in places.cuts if cut.position > cuts[-1].position]
-    trunk = flow.crossing(later[-1].position) if later else crossing[-1]
+    later = places.cuts if not cuts else [cut for cut in places.cuts if cut.position > cuts[-1].position]
+    trunk = flow.crossing(later[-1].position) if later else (inputs, *crossing)[-1]
     parts = [
         Part(given=given, targets=tuple(value for value in targets if value not in given))
         for given, targets in zip((inputs, *crossing), (*crossing, trunk), strict=True)

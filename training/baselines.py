@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from calibration.datasets import Data, Examples
 from common.errors import ConfigError
 from training.export import stage_to_onnx
 from training.fit import fit_to_data
+from training.fits import check_data
 from training.flops import count_flops
 from training.methods.joint import JointTraining
 from training.models import MODELS, started_model
@@ -48,11 +48,11 @@ class Planned:
     source: RecipeFile  # the recipe that makes it, with its own model and training
 
 
-def planned(source: RecipeFile, official: Examples) -> list[Planned]:
+def planned(source: RecipeFile, data: Data) -> list[Planned]:
     """What a recipe's baselines are; every network is made once, so that a mistake shows before anything is trained.
 
     Raises:
-        ConfigError: when a network cannot be made, or two have one name.
+        ConfigError: when a network cannot be made or does not fit the data, or two have one name.
     """
     recipe = source.recipe
     found = [Planned(name=BACKBONE, kind=BACKBONE, source=_with(source, recipe.model, None))]
@@ -65,7 +65,10 @@ def planned(source: RecipeFile, official: Examples) -> list[Planned]:
         if names.count(name) > 1:
             raise ConfigError(f"baselines has two networks of name {name!r}. Each needs a name of its own.")
     for one in found:
-        _network(one, official)
+        try:
+            check_data(_network(one, data.train), data, one.source.recipe.training)
+        except ConfigError as error:
+            raise ConfigError(f"Baseline {one.name!r}: {error}") from None
     return found
 
 
@@ -148,17 +151,11 @@ def _network(one: Planned, official: Examples) -> MultiExitNetwork:
     """As its training starts: random, or with the weights that recipe or function bring; only the last exit is left."""
     recipe = one.source.recipe
     torch.manual_seed(recipe.training.seed)
-    exits = (recipe.exits or ExitSettings()).model_copy(update={"at": 2, "head": HeadSection(), "heads": None})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of early heads that cost much: none of them stays
-            loaded = started_model(one.source)
-            made = loaded.model
-            if not isinstance(made, MultiExitNetwork):
-                made = fit_to_data(loaded, recipe.model, exits, official)
-    except ConfigError as error:
-        raise ConfigError(f"Baseline {one.name!r}: {error}") from None
-    return keep_exits(made, [len(made.exits) - 1])
+    exits = (recipe.exits or ExitSettings()).model_copy(update={"at": 1, "head": HeadSection(), "heads": None})
+    loaded = started_model(one.source)
+    if isinstance(loaded.model, MultiExitNetwork):
+        return keep_exits(loaded.model, [len(loaded.model.exits) - 1])
+    return fit_to_data(loaded, recipe.model, exits, official)
 
 
 def _family(model: ModelSettings) -> list[BaselineSettings]:

@@ -18,6 +18,7 @@ from training.baselines import add_baselines, checkpoint_of, planned
 from training.cost import costs
 from training.curves import draw_curves
 from training.export import export
+from training.fits import check_data
 from training.history import History
 from training.keep import keep_as_asked, say_what_does_not_pay
 from training.models import make_network, model_files
@@ -68,7 +69,7 @@ def build(
     data = _checked_data(source, data_dir, quiet)
     official = data.train
     kept = out.with_name(f"{out.name}.checkpoint.npz")
-    plan = planned(source, official) if baselines else []
+    plan = planned(source, data) if baselines else []
     with placed(out) as root:
         if weights is None:
             network, history = _trained(source, data, threads, quiet, kept)
@@ -128,6 +129,7 @@ def _checked_data(source: RecipeFile, data_dir: Path | None, quiet: bool) -> Dat
 def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Path) -> tuple[MultiExitNetwork, History]:
     settings = source.recipe.training
     network = make_network(source, data.train)
+    check_data(network, data, settings)
     all_stay = source.recipe.exits is None or source.recipe.exits.keep == "all"
     check_points(source.recipe.calibration.all_points(), costs(network).leaving(), all_stay=all_stay)
     splits = data.splits

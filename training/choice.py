@@ -6,7 +6,9 @@ import difflib
 import math
 from collections.abc import Sequence
 
+from calibration.data.checks import some
 from common.errors import ConfigError
+from training.argument import ArgumentError
 from training.cuts import Places
 from training.modules import module_ends
 from training.places import Cut
@@ -28,16 +30,18 @@ def choose(places: Places, at: At) -> tuple[Cut, ...]:
     Raises:
         ConfigError: for a cut that is not there or not legal, naming the nearest legal one.
     """
+    if type(at) is int and at == 1:
+        return ()  # the last exit alone
     if not places.cuts:
         reason = f": {places.closed[0].reason}" if places.closed else ", since its work is in one operation"
         raise ConfigError(f"The network cannot be cut anywhere{reason}.")
     if isinstance(at, int) and not isinstance(at, bool):
-        if not 2 <= at <= len(places.cuts) + 1:
-            raise ConfigError(f"at is {at}. It must be a number of exits from 2 to {len(places.cuts) + 1}.")
+        if not 1 <= at <= len(places.cuts) + 1:
+            raise ArgumentError("at", f"is {at}. It must be a number of exits from 1 to {len(places.cuts) + 1}.")
         at = [k / at for k in range(1, at)]
     at = [at] if isinstance(at, str | float) else at
     if isinstance(at, bool) or not isinstance(at, Sequence) or not at:
-        raise ConfigError(f"at is {at!r}. It must be a list of cut names and shares, or a number of exits.")
+        raise ArgumentError("at", f"is {at!r}. It must be a list of cut names and shares, or a number of exits.")
     chosen: list[Cut] = []
     for wanted in sorted(at, key=lambda one: isinstance(one, int | float)):  # names first: shares make way
         chosen.append(_named(places, wanted, chosen) if isinstance(wanted, str) else _at_share(places, wanted, chosen))
@@ -48,7 +52,7 @@ def _named(places: Places, name: str, taken: Sequence[Cut]) -> Cut:
     for cut in places.cuts:
         if name == cut.name or name in cut.also:
             if cut in taken:
-                raise ConfigError(f"at names the cut {cut.name!r} twice.")
+                raise ArgumentError("at", f"names the cut {cut.name!r} twice.")
             return cut
     for closed in places.closed:
         if name in closed.names:
@@ -60,8 +64,7 @@ def _named(places: Places, name: str, taken: Sequence[Cut]) -> Cut:
         raise ConfigError(f"A cut at {name!r} would leave nothing to compute {side} it. {_nearest(places, last)}")
     known = [other for cut in places.cuts for other in (cut.name, *cut.also)]
     near_names = difflib.get_close_matches(name, known, n=1)
-    some = ", ".join([*known[:8], *["..."] * (len(known) > 8)])
-    hint = f"The nearest name is {near_names[0]!r}" if near_names else f"There are {some}"
+    hint = f"The nearest name is {near_names[0]!r}" if near_names else f"There are {some(known)}"
     raise ConfigError(f"The network has no cut {name!r}. {hint}.")
 
 
@@ -73,10 +76,10 @@ def _nearest(places: Places, position: int) -> str:
 def _at_share(places: Places, share: float, taken: Sequence[Cut]) -> Cut:
     """Near a share, the cut that the fewest tensors cross, then the nearest and narrowest; else the nearest."""
     if not isinstance(share, float | int) or not 0.0 < share < 1.0:
-        raise ConfigError(f"at holds {share!r}. A share of the FLOPs must lie between 0 and 1.")
+        raise ArgumentError("at", f"holds {share!r}. A share of the FLOPs must lie between 0 and 1.")
     free = [cut for cut in places.cuts if cut not in taken]
     if not free:
-        raise ConfigError(f"at asks for more exits than the network has legal cuts, {len(places.cuts)}.")
+        raise ArgumentError("at", f"asks for more exits than the network has legal cuts, {len(places.cuts)}.")
 
     near = [cut for cut in free if abs(cut.share - share) <= _NEAR]
     if not near:

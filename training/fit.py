@@ -15,6 +15,7 @@ from calibration.datasets import Examples
 from common.errors import ConfigError
 from common.manifest import ImageSpec
 from training.add_exits import add_exits
+from training.argument import ArgumentError
 from training.factory import Loaded
 from training.heads import HeadSettings
 from training.network import MultiExitNetwork
@@ -43,18 +44,23 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
             _scale(model, list(rows), bytes_in[0], rows[bytes_in[0]], settings)
     if (settings.mean or settings.std) and (isinstance(model, ExportedProgram) or not scaled):
         raise ConfigError("model.mean and model.std have no effect: the network takes the data as they are.")
-    return add_exits(
-        model,
-        None if isinstance(model, ExportedProgram) else _arguments(model, rows),
-        exits.at,
-        head=_heads(exits),
-        buckets=exits.buckets,
-        mask=exits.mask,
-        inputs=tuple(rows),
-        classes=settings.classes or data.classes or None,
-        image=_image(rows, settings, data.fit),
-        max_tensors=exits.max_tensors,
-    )
+    try:
+        return add_exits(
+            model,
+            None if isinstance(model, ExportedProgram) else _arguments(model, rows),
+            exits.at,
+            head=_heads(exits),
+            buckets=exits.buckets,
+            mask=exits.mask,
+            inputs=tuple(rows),
+            classes=settings.classes or data.classes or None,
+            image=_image(rows, settings, data.fit),
+            max_tensors=exits.max_tensors,
+        )
+    except ArgumentError as error:
+        if error.name == "classes" and settings.classes is None:
+            raise ConfigError(f"The data's {error}") from None
+        raise error.as_key() from None
 
 
 def _heads(exits: ExitSettings) -> HeadSettings | list[HeadSettings]:

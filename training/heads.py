@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ConfigError
+from training.argument import ArgumentError
 
 TOKENS = ("auto", "mean", "largest", "first")
 KINDS = ("auto", "linear", "pool", "conv", "tokens")
@@ -150,18 +151,18 @@ def make_head(settings: HeadSettings, activation: Activation, classes: int) -> E
 
 def _kind(settings: HeadSettings, activation: Activation) -> str:
     if settings.kind not in KINDS:
-        raise ConfigError(f"head.kind is {settings.kind!r}. It must be one of {', '.join(KINDS)}.")
+        raise ArgumentError("head.kind", f"is {settings.kind!r}. It must be one of {', '.join(KINDS)}.")
     if settings.token not in TOKENS:
-        raise ConfigError(f"head.token is {settings.token!r}. It must be one of {', '.join(TOKENS)}.")
+        raise ArgumentError("head.token", f"is {settings.token!r}. It must be one of {', '.join(TOKENS)}.")
     if settings.layers < 1 or (settings.channels is not None and settings.channels < 1):
-        raise ConfigError("head.layers and head.channels must be whole numbers from 1.")
+        raise ArgumentError("head.layers", "and channels must be whole numbers from 1.")
     if not 0.0 <= settings.dropout < 1.0:
-        raise ConfigError(f"head.dropout is {settings.dropout}. It must be at least 0 and below 1.")
+        raise ArgumentError("head.dropout", f"is {settings.dropout}. It must be at least 0 and below 1.")
     kind = settings.kind if settings.kind != "auto" else _suited(activation)
     default = HeadSettings()
     for option, owner in (("channels", "conv"), ("layers", "conv"), ("token", "tokens")):
         if kind != owner and getattr(settings, option) != getattr(default, option):
-            raise ConfigError(f"head.{option} has no effect on a head of kind {kind}.")
+            raise ArgumentError(f"head.{option}", f"has no effect on a head of kind {kind}.")
     return kind
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from common.errors import ConfigError
+from training.argument import ArgumentError
 from training.example import BATCH, Example
 from training.program import Program, is_tensor
 
@@ -44,7 +45,7 @@ def find_mask(example: Example, name: str | None = None) -> Mask | None:
         name = likely[0]
     if name not in rows:
         known = ", ".join(rows) or "none"
-        raise ConfigError(f"mask is {name!r}. It must be an input of shape [B, tokens]; there is {known}.")
+        raise ArgumentError("mask", f"is {name!r}. It must be an input of shape [B, tokens]; there is {known}.")
     first = {bool(value) for value in rows[name][:, 0] != 0}
     if len(first) > 1:
         raise ConfigError(
@@ -68,11 +69,17 @@ def buckets_for(
     found: dict[str, tuple[int, ...]] = {}
     for symbol, lengths in (given or {}).items():
         if symbol not in sizes:
-            raise ConfigError(f"buckets names {symbol!r}. The inputs have {', '.join(sizes) or 'no symbolic size'}.")
+            raise ArgumentError(
+                "buckets", f"names {symbol!r}. The inputs have {', '.join(sizes) or 'no symbolic size'}."
+            )
         if not lengths or sorted(set(lengths)) != list(lengths) or lengths[0] < 1:
-            raise ConfigError(f"buckets gives {symbol!r} {list(lengths)}. It must be whole numbers in rising order.")
+            raise ArgumentError(
+                "buckets", f"gives {symbol!r} {list(lengths)}. It must be whole numbers in rising order."
+            )
         if lengths[-1] > limits.get(symbol, lengths[-1]):
-            raise ConfigError(f"buckets gives {symbol!r} {lengths[-1]}. The network takes at most {limits[symbol]}.")
+            raise ArgumentError(
+                "buckets", f"gives {symbol!r} {lengths[-1]}. The network takes at most {limits[symbol]}."
+            )
         found[symbol] = tuple(lengths)
     for symbol, size in sizes.items():
         longest = limits.get(symbol, size)

@@ -71,7 +71,8 @@ def _with_exits(source: RecipeFile, data: Examples) -> MultiExitNetwork:
     loaded = started_model(source)
     own = {"classes": settings.classes, "mean": settings.mean, "std": settings.std, "image": settings.image}
     if isinstance(loaded.model, MultiExitNetwork):
-        said = [key for key, value in own.items() if value is not None] + ["exits"] * (source.recipe.exits is not None)
+        said = [f"model.{key}" for key, value in own.items() if value is not None]
+        said += ["exits"] * (source.recipe.exits is not None)
         if said:
             raise ConfigError(f"{said[0]} has no effect on {settings.factory}, which brings its own.")
         return loaded.model

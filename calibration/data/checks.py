@@ -26,13 +26,13 @@ def plain_array(value: Any, what: str) -> Array:
         ConfigError: for objects, rows that differ in length, and what is no array at all.
     """
     try:
-        array = np.asarray(value)
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor of torch
     except (ValueError, TypeError, RuntimeError) as error:
         if "inhomogeneous" in str(error):
             raise ConfigError(
                 f"{what} has rows that differ in length. Fill them up to one length, and give a mask beside them."
             ) from None
-        raise ConfigError(f"{what} is a {type(value).__name__} and no array: {error}.") from None
+        raise ConfigError(f"{what} is a {type(value).__name__} and no array: {str(error).rstrip('.')}.") from None
     if array.dtype.kind not in "biufUS":
         raise ConfigError(f"{what} is an array of {array.dtype}. It must hold numbers or text, and no Python objects.")
     return array

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.data.checks import checked_labels
 from common.errors import ConfigError
 from common.types import Array
 
@@ -16,23 +17,24 @@ _PIXELS = 3 * 32 * 32
 _MAX_BYTES = 1 << 30
 
 
-def read_cifar(paths: Sequence[Path], *, label_bytes: int) -> tuple[Array, Array, list[str]]:
+def read_cifar(paths: Sequence[Path], classes: tuple[str, ...], *, label_bytes: int) -> tuple[Array, Array, list[str]]:
     """Read files of images, one after the other.
 
     Args:
         paths: the files.
+        classes: their names.
         label_bytes: in front of each image; the last of them is the label that is taken (CIFAR-100 has two).
 
     Returns:
-        Images [N, 3, 32, 32] uint8, labels [N] uint8, and the sha256 of every file.
+        Images [N, 3, 32, 32] uint8, labels [N] int64, and the sha256 of every file.
 
     Raises:
-        ConfigError: when a file cannot be read or is no such file.
+        ConfigError: when a file cannot be read or is no such file, or a label is outside the classes.
     """
     record = label_bytes + _PIXELS
     sizes = [_size(path, record) for path in paths]
     images_NCHW = np.empty((sum(sizes) // record, *_SHAPE), np.uint8)
-    labels_N = np.empty(len(images_NCHW), np.uint8)
+    labels_N = np.empty(len(images_NCHW), np.int64)
     sha256, at = [], 0
     for path, size in zip(paths, sizes, strict=True):
         try:
@@ -43,7 +45,7 @@ def read_cifar(paths: Sequence[Path], *, label_bytes: int) -> tuple[Array, Array
             raise ConfigError(f"{path} changed while it was read.")
         rows = np.frombuffer(raw, np.uint8).reshape(-1, record)
         images_NCHW[at : at + len(rows)] = rows[:, label_bytes:].reshape(-1, *_SHAPE)
-        labels_N[at : at + len(rows)] = rows[:, label_bytes - 1]
+        labels_N[at : at + len(rows)], _ = checked_labels(rows[:, label_bytes - 1], classes, f"{path}: the labels")
         sha256.append(hashlib.sha256(raw).hexdigest())
         at += len(rows)
     return images_NCHW, labels_N, sha256

@@ -97,6 +97,8 @@ def _class_folders(root: Path) -> list[Path]:
     found = _folders(root)
     if not found:
         raise ConfigError(f"{root} has no subfolders. Each class of images must have one, named like the class.")
+    if loose := sorted(path for path in root.iterdir() if path.suffix.lower() in _SUFFIXES and path not in found):
+        raise ConfigError(f"{loose[0]} lies beside the classes' folders and would not be read. Move it into one.")
     return found
 
 
@@ -104,7 +106,7 @@ def _files(root: Path, classes: Sequence[str]) -> _Files:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = sorted(path for path in (root / name).rglob("*") if path.is_file())
+        inside = sorted(path for path in (root / name).rglob("*") if not path.is_dir())
         kept = [path for path in inside if not path.name.startswith(".") and path.name.lower() not in _IGNORED]
         for path in kept:
             if path.suffix.lower() not in _SUFFIXES:

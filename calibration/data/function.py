@@ -7,14 +7,14 @@ The function returns arrays by name, as an `.npz` file holds them, or `(train, t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from calibration.data.checks import plain_array
 from calibration.data.examples import Examples
-from calibration.data.rows import Given, agreeing, checked_examples, examples_of, rows_of
+from calibration.data.rows import Given, agreeing, checked_examples, distinct, examples_of, rows_of
 from calibration.settings import DataSettings
 from calibration.user_code import called, function_in, load_module
 from common.errors import ConfigError
@@ -51,7 +51,7 @@ def _given(made: Any, settings: DataSettings, what: str) -> Given:
     if isinstance(made, Mapping) and "train" in made:
         if unknown := set(made) - {"train", "test", "classes"}:
             raise ConfigError(f"{what} returns {sorted(map(str, unknown))[0]!r} beside train, test and classes.")
-        classes = tuple(map(str, made.get("classes", ())))
+        classes = _class_names(made.get("classes", ()), what)
         made = (made["train"], made["test"]) if made.get("test") is not None else (made["train"],)
     elif isinstance(made, Mapping):
         return rows_of(_arrays(made, what), settings, what)
@@ -64,6 +64,12 @@ def _given(made: Any, settings: DataSettings, what: str) -> Given:
         return Given(train=train)
     where = f"{what}, test rows"
     return Given(train=train, test=agreeing(train, _split(made[1], settings, train.classes, where), where))
+
+
+def _class_names(given: Any, what: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(f"{what} returns {given!r} as classes. It must return a list of names.")
+    return distinct(tuple(map(str, given)), f"{what}: classes")
 
 
 def _is_split(first: Any, second: Any) -> bool:

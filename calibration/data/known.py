@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from calibration.data.checks import checked_inputs, checked_labels
 from calibration.data.cifar import read_cifar
 from calibration.data.download import cache_dir, fetch, fetch_members
 from calibration.data.examples import Examples
@@ -44,9 +43,10 @@ class IdxSet:
         labels_N, labels_sha256 = read_idx(paths[1], axes=1)
         if len(images_NHW) != len(labels_N):
             raise ConfigError(f"{paths[0]} has {len(images_NHW)} images but {paths[1]} has {len(labels_N)} labels.")
+        labels_N, _ = checked_labels(labels_N, self.classes, f"{paths[1]}: the labels")
         return Examples(
-            inputs={"image": images_NHW[:, None]},
-            labels_N=labels_N.astype(np.int64),
+            inputs=checked_inputs({"image": images_NHW[:, None]}, str(paths[0])),
+            labels_N=labels_N,
             sha256=dict(zip((_stem(path) for path in paths), (images_sha256, labels_sha256), strict=True)),
             classes=self.classes,
         )
@@ -76,10 +76,10 @@ class CifarSet:
 
     def read(self, paths: Sequence[Path]) -> Examples:
         """Images and labels of the files of one split."""
-        images_NCHW, labels_N, sha256 = read_cifar(paths, label_bytes=self.label_bytes)
+        images_NCHW, labels_N, sha256 = read_cifar(paths, self.classes, label_bytes=self.label_bytes)
         return Examples(
             inputs={"image": images_NCHW},
-            labels_N=labels_N.astype(np.int64),
+            labels_N=labels_N,
             sha256=dict(zip((path.name for path in paths), sha256, strict=True)),
             classes=self.classes,
         )
@@ -120,9 +120,6 @@ def read_known(name: str, split: str, data_dir: Path | None, url: str | None = N
     examples = known.read(paths)
     if not len(examples):
         raise ConfigError(f"{paths[0]} holds no images.")
-    if examples.labels_N.max() >= len(known.classes):
-        where = paths[-1] if isinstance(known, IdxSet) else paths[0].parent
-        raise ConfigError(f"{where} holds label {examples.labels_N.max()}. {name} has {len(known.classes)} classes.")
     return examples
 
 

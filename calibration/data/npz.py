@@ -27,7 +27,7 @@ def read_npz(path: Path) -> dict[str, Array]:
                 return {name: _array(archive, name, path) for name in archive.files}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):  # sizes may be whatever is written
         raise ConfigError(f"{path} is no numpy archive (.npz), or it is damaged.") from None
 
 

@@ -131,11 +131,15 @@ def _class_names(named: dict[str, Array], settings: DataSettings, what: str) -> 
     """Names of the classes, where an array of text says them; it is taken out."""
     for key in _CLASSES:
         if key in named and key not in (settings.label, settings.group) and named[key].dtype.kind in "US":
-            names = tuple(str(name) for name in named.pop(key).astype(str).ravel())
-            if len(set(names)) != len(names):
-                raise ConfigError(f"{what}: {key} names a class twice.")
-            return names
+            return distinct(tuple(str(name) for name in named.pop(key).astype(str).ravel()), f"{what}: {key}")
     return ()
+
+
+def distinct(names: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Names of classes, else ConfigError where one appears twice."""
+    if twins := sorted(name for name in set(names) if names.count(name) > 1):
+        raise ConfigError(f"{what} names {twins[0]!r} twice.")
+    return names
 
 
 def _by_name(named: Arrays, what: str) -> dict[str, dict[str, Array]]:

@@ -59,7 +59,7 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ConfigError(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#x}.") from None
     head = text.partition("\n")[0]
     delimiter = max("\t;,", key=lambda one: (head.count(one), one == ","))
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         lines = [(reader.line_num, line) for line in reader if any(value.strip() for value in line)]
     except csv.Error as error:

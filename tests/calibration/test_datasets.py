@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.datasets import divide, load_train
+from calibration.datasets import divide, load_train, open_data
 from calibration.settings import DataSettings
 from common.errors import ConfigError
-from tests.synthetic import write_data
+from tests.synthetic import write_data, write_idx
 
 SETTINGS = DataSettings(dataset="mnist", seed=3, validation=10, tune=20, calibration=30)
 
@@ -36,3 +36,12 @@ def test_some_rows_must_be_left_to_train_on(tmp_path: Path) -> None:
 def test_an_unknown_data_set_is_named() -> None:
     with pytest.raises(ConfigError, match=r"data.dataset is 'minst'\. It must be one of cifar-10, .*, mnist"):
         load_train(SETTINGS.model_copy(update={"dataset": "minst"}), None)
+
+
+def test_test_files_of_another_size_are_noticed_before_anything_is_built(tmp_path: Path) -> None:
+    write_data(tmp_path, train=200, test=20)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.ones((20, 9, 8), np.uint8))
+    with pytest.raises(
+        ConfigError, match=r"mnist, test rows: image is uint8 \[1, 9, 8\]\. In the train rows it is .*8, 8"
+    ):
+        open_data(SETTINGS, tmp_path).check()

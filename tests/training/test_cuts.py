@@ -366,8 +366,8 @@ def test_no_cut_lies_in_front_of_a_branch_at_the_start() -> None:
         (["c"], r"at 'c' would leave nothing to compute behind it\. The nearest legal cut is 'b'"),
         (["a", "a"], r"names the cut 'a' twice"),
         ([], r"at is \[\]"),
-        (1, r"at is 1\. It must be a number of exits from 2 to 3"),
-        (9, r"at is 9\. It must be a number of exits from 2 to 3"),
+        (0, r"at is 0\. It must be a number of exits from 1 to 3"),
+        (9, r"at is 9\. It must be a number of exits from 1 to 3"),
         ([1.0], r"at holds 1\.0\. A share of the FLOPs must lie between 0 and 1"),
         ([True], r"at holds True"),
         ([0.1, 0.2, 0.3], r"more exits than the network has legal cuts, 2"),
@@ -377,6 +377,15 @@ def test_a_cut_that_is_not_there(at: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         add_exits(Layers(torch.relu), torch.randn(2, 6), at)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [Layers(torch.relu), nn.Linear(6, 3)])
+def test_one_exit_leaves_the_network_whole(model: nn.Module) -> None:
+    """Also where nothing could be cut."""
+    network = add_exits(model, example := torch.randn(2, 6), 1)
+    assert len(network.parts) == len(network.exits) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(network(example)[0], model(example))
 
 
 def test_cuts_by_share_and_number_take_few_tensors_and_bytes() -> None:

@@ -267,10 +267,16 @@ def test_a_recipe_names_a_backbone_of_offramps_own(tmp_path: Path, data: Path) -
     ("model", "sections", "said"),
     [
         ("./my_model.py:build", {"exits": {"at": ["z"]}}, "has no cut 'z'"),
+        ("./my_model.py:build", {"exits": {"at": 99}}, r"^exits\.at is 99\. It must be a number of exits from 1 to"),
+        ("./my_model.py:build", {"exits": {"mask": "m"}}, r"^exits\.mask is 'm'"),
         ("./my_model.py:build", {"exits": {"att": 3}}, r"exits\.att is not a known key\. Did you mean at\?"),
         ("./my_model.py:build", {"exits": {"at": 2, "head": "best"}}, r"exits\.head\.kind is 'best'"),
         ("./my_model.py:build", {"exits": {"at": ["a"], "head": ["pool", "best"]}}, r"exits\.heads\.1\.kind is 'best'"),
-        ("./my_model.py:build", {"exits": {"at": ["a"], "head": ["pool", "conv"]}}, "head lists 2 heads for 1 cuts"),
+        (
+            "./my_model.py:build",
+            {"exits": {"at": ["a"], "head": ["pool", "conv"]}},
+            r"exits\.head lists 2 heads\. It must be one for each of 1 cuts",
+        ),
         (
             "./my_model.py:build",
             {"exits": {"at": {"a": 1}}},
@@ -279,8 +285,12 @@ def test_a_recipe_names_a_backbone_of_offramps_own(tmp_path: Path, data: Path) -
         ("./my_model.py:build", {"exits": {"head": 3}}, r"exits\.head is 3\. It must hold keys and values\."),
         ({"factory": "./my_model.py:build", "mean": [0.1, 0.2]}, {}, r"model\.mean has 2 numbers\. The data have 1"),
         ({"factory": "./my_model.py:build", "std": [0.0]}, {}, r"model\.std is \[0\.0\]"),
-        ({"factory": "./my_model.py:build", "classes": ["a"]}, {}, r"classes has 1 names\. The network returns 10"),
-        ({"factory": "b-lenet", "mean": [0.1]}, {}, r"mean has no effect on b-lenet"),
+        (
+            {"factory": "./my_model.py:build", "classes": ["a"]},
+            {},
+            r"model\.classes are 1 names \(a\)\. The network returns 10",
+        ),
+        ({"factory": "b-lenet", "mean": [0.1]}, {}, r"^model\.mean has no effect on b-lenet"),
         ("b-lenet", {"exits": {"at": 3}}, r"exits has no effect on b-lenet"),
     ],
 )

@@ -215,6 +215,37 @@ def test_wrong_rows_leave_nothing_behind(tmp_path: Path, write: Any) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == before
 
 
+def test_a_label_beyond_the_network_is_named_with_its_row(tmp_path: Path) -> None:
+    """As the file has it, and before anything is trained."""
+    sections = csv(tmp_path) | {"model": {"factory": "./nets.py:Numbers", "options": {"classes": 2}}}
+    lines = (tmp_path / "rows.csv").read_text().replace("red", "2").replace("green", "1").replace("blue", "0")
+    more = (tmp_path / "more.csv").read_text().replace("red", "2").replace("green", "1").replace("blue", "0")
+    (tmp_path / "rows.csv").write_text(lines)
+    (tmp_path / "more.csv").write_text(more)
+    row = [line.endswith(",2") for line in lines.splitlines()[1:]].index(True)
+    with pytest.raises(
+        ConfigError, match=rf"rows\.csv: row {row} has label 2\. The network has 2 classes, labels 0 to 1"
+    ):
+        build(write_recipe(tmp_path, sections), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("side", ["texts", "more"])
+def test_token_ids_beyond_the_vocabulary_are_named_with_their_row(tmp_path: Path, side: str) -> None:
+    """Among the test rows, too, which nothing else looks at before the evaluation."""
+    sections = txt(tmp_path)
+    lines = (tmp_path / "texts.txt").read_text().splitlines()
+    parts = {"texts": lines[:-40], "more": lines[-40:]}
+    parts[side][17] += " 999"
+    for name, part in parts.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(part))
+    sections["data"]["test"] = "./more.txt"
+    row = "test row 17" if side == "more" else "row 17"
+    with pytest.raises(ConfigError, match=rf"the network does not take {row}, where input_ids holds 999: index out"):
+        build(write_recipe(tmp_path, sections), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_few_rows_get_small_batches_unless_the_recipe_says_a_size() -> None:
     """With the usual 256 rows a small data set would be seen in one or two steps per epoch, or not at all."""
     from training.recipe import Recipe

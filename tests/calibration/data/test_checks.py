@@ -112,5 +112,6 @@ def test_arrays_must_be_plain_and_of_one_length() -> None:
 def test_torch_tensors_are_arrays() -> None:
     torch = pytest.importorskip("torch")
     assert plain_array(torch.arange(4).reshape(2, 2), "x").tolist() == [[0, 1], [2, 3]]
-    with pytest.raises(ConfigError, match="x is a Tensor and no array"):
-        plain_array(torch.ones(2, requires_grad=True), "x")
+    assert plain_array(torch.ones(2, requires_grad=True), "x").tolist() == [1, 1]
+    with pytest.raises(ConfigError, match=r"x is a Tensor and no array: .*BFloat16\.$"):
+        plain_array(torch.ones(2, dtype=torch.bfloat16), "x")

@@ -35,8 +35,12 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(7, np.uint8))
     with pytest.raises(ConfigError, match=r"1200 images but .* 7 labels"):
         read_known("mnist", "train", tmp_path)
-    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.full(1200, 10, np.uint8))
-    with pytest.raises(ConfigError, match=r"holds label 10\. mnist has 10 classes"):
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", (np.arange(1200) // 8 % 11).astype(np.uint8))
+    with pytest.raises(ConfigError, match=r"gz: the labels hold label 10 in row 80\. There are 10 classes"):
+        read_known("mnist", "train", tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(3, np.uint8))
+    write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((3, 0, 8), np.uint8))
+    with pytest.raises(ConfigError, match=r"has rows of shape \[1, 0, 8\], which hold nothing"):
         read_known("mnist", "train", tmp_path)
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.zeros(0, np.uint8))
     write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((0, 8, 8), np.uint8))
@@ -120,8 +124,10 @@ def test_damaged_files_of_cifar_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data_batch_3.bin").write_bytes(b"")
     with pytest.raises(ConfigError, match="has 0 bytes"):
         read_known("cifar-10", "train", tmp_path)
-    write_cifar(tmp_path / "data_batch_3.bin", [10])
-    with pytest.raises(ConfigError, match=r"holds label 10\. cifar-10 has 10 classes"):
+    write_cifar(tmp_path / "data_batch_3.bin", [0, 9, 10])
+    with pytest.raises(
+        ConfigError, match=r"data_batch_3\.bin: the labels hold label 10 in row 2\. There are 10 classes"
+    ):
         read_known("cifar-10", "train", tmp_path)
     (tmp_path / "data_batch_3.bin").unlink()
     with pytest.raises(ConfigError, match=r"data_batch_3\.bin is neither in .* --data-dir"):

@@ -1,5 +1,6 @@
 """Files of the user's own, read through the data section of a recipe."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ def test_npz_that_is_refused(tmp_path: Path) -> None:
         tmp_path, "./objects.npz", r"objects\.npz: x is an array of Python objects, which would have to be unpickled"
     )
     refused(tmp_path, "./one.npz", r"one\.npz holds one array")
-    for name in ("text", "cut", "spoilt"):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999, 4), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "vast.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + header)
+    for name in ("text", "cut", "spoilt", "vast"):
         refused(tmp_path, f"./{name}.npz", rf"{name}\.npz is no numpy archive \(\.npz\), or it is damaged")
     refused(tmp_path, "./absent.npz", r"data: there is no .*absent\.npz")
     (tmp_path / "t.csv").write_text("x")
@@ -198,6 +202,10 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "new" / "train" / "ant" / "1.png")
     write_image(tmp_path / "new" / "test" / "cow" / "1.png")
     refused(tmp_path, "./new", "the train images have no class 'cow'")
+    write_image(fresh("loose") / "2.png")
+    refused(tmp_path, "./loose", r"loose/2\.png lies beside the classes' folders and would not be read")
+    (fresh("gone") / "bee" / "2.png").symlink_to(tmp_path / "nowhere.png")
+    refused(tmp_path, "./gone", r"bee/2\.png cannot be read: No such file")
     refused(tmp_path, "./absent", r"data: there is no .*absent")
 
 
@@ -222,6 +230,8 @@ def ragged(): return [[1], [1, 2]], [0, 1]
 def uneven(): return x, y[:-1]
 def other(): return (x, y), (x[:, :2], y)
 def extra(): return {"train": (x, y), "val": (x, y)}
+def twins(): return {"train": (x, y), "classes": ["a", "a"]}
+def classes(): return {"train": (x, y), "classes": 2}
 def broken():
     scale = 1
     return x / unknown
@@ -276,7 +286,9 @@ def test_a_function_takes_options(functions: Path) -> None:
         ("uneven", "has arrays of different length: x 40, labels 39"),
         ("other", r"test rows: x is float32 \[2\]\. In the train rows it is float32 \[3\]"),
         ("extra", r"mine\.py:extra returns 'val' beside train, test and classes"),
-        ("broken", r"mine\.py:broken fails: NameError: name 'unknown' is not defined \(mine\.py, line 24\)\."),
+        ("twins", r"mine\.py:twins: classes names 'a' twice"),
+        ("classes", r"mine\.py:classes returns 2 as classes\. It must return a list of names"),
+        ("broken", r"mine\.py:broken fails: NameError: name 'unknown' is not defined \(mine\.py, line 26\)\."),
         ("leaves", r"mine\.py:leaves fails: SystemExit: 3"),
         ("named2", r"mine\.py has no function 'named2'\. Did you mean 'named'\?"),
         ("na me", r"It must be FILE\.py:FUNCTION"),
@@ -387,18 +399,20 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     refuses(r"data\.test is 0\.2, but \./d\.npz brings test rows of its own", both, test=0.2)
     grouped = {**both, "group_train": np.arange(60), "group_test": np.arange(59, 119)}
     refuses("group 59 has rows among the train rows and among the test rows", grouped)
-    refuses(r"class 0 has 0 rows, none of them in the train split\. Labels are numbered from 0", {"x": X, "y": Y + 1})
+    refuses(r"class 0 has no rows\. Labels are numbered from 0", {"x": X, "y": Y + 1})
     stray = np.where(np.arange(60) == 41, 1000, Y)
-    found = "class 3 has 0 rows, .* without gaps, and 1 row has a larger one: 1000 in row 41"
+    found = "class 3 has no rows.* without gaps, and 1 row has a larger one: 1000 in row 41"
     refuses(rf"{found}\.", {"x": X, "y": stray})
     refuses(
         r"without gaps, and 60 rows have a larger one: 4 in test row 0\.",
         {"x_train": np.concatenate([X, X + 9]), "y_train": np.tile(Y, 2), "x_test": X + 50, "y_test": np.full(60, 4)},
     )
     rare = np.where(np.arange(60) == 59, 3, Y)
-    refuses("class 3 has 1 rows, none of them in the train split", {"x": X, "y": rare}, test=0.5, certify=0.6)
+    refuses("class 3 has only row 59, and none in the train split", {"x": X, "y": rare}, test=0.5, certify=0.6)
+    late = np.where(np.arange(60) < 57, Y, 3)
+    refuses("class 3 has 3 rows, test row 57 first, and none in the train split", both | {"y_test": late})
     named = {"x": X, "y": Y, "classes": np.array(list("abcd"))}
-    refuses("class 'd' has 0 rows, none of them in the train split", named)
+    refuses("class 'd' has no rows", named)
     refuses("every row has label 0. There must be at least two classes", {"x": X, "y": Y * 0})
     refuses(r"data\.url has no effect on \./d\.npz", {"x": X, "y": Y}, url="http://x")
 

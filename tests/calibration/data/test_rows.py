@@ -65,7 +65,7 @@ def test_train_and_test_by_an_array() -> None:
         ({"x_train": X, "y_train": Y, "x_test": X[:, :1], "y_test": Y}, {}, r"x is float32 \[1\]\. In the train rows"),
         ({"x_train": X, "y_train": Y, "z_test": X, "y_test": Y}, {}, "lacks the input 'x'"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str) + "b"}, {}, "labels of another kind"),
-        ({"x": X, "y": Y, "classes": np.array(["a", "a"])}, {}, "classes names a class twice"),
+        ({"x": X, "y": Y, "classes": np.array(["a", "a"])}, {}, "classes names 'a' twice"),
     ],
 )
 def test_what_is_refused(arrays: dict[str, Any], keys: dict[str, Any], said: str) -> None:
