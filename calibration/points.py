@@ -69,13 +69,12 @@ def make_points(
     return points
 
 
-def check_points(wanted: Sequence[PointSettings], flops_E: Sequence[float], *, all_stay: bool = True) -> None:
+def check_points(wanted: Sequence[PointSettings], flops_E: Sequence[float]) -> None:
     """Refuse what needs no row to be seen: thresholds that do not fit exits and criterion, budgets out of reach.
 
     Args:
         wanted: `settings.all_points()`.
         flops_E: of a row that leaves at each exit.
-        all_stay: whether no exit will be left out; else fewer thresholds may turn out to be right.
 
     Raises:
         ConfigError: one sentence that names the point.
@@ -83,8 +82,7 @@ def check_points(wanted: Sequence[PointSettings], flops_E: Sequence[float], *, a
     for point in wanted:
         assert point.criterion is not None
         if point.thresholds is not None:
-            exits = len(flops_E) if all_stay else min(len(flops_E), len(point.thresholds) + 1)
-            _given(point.name, CRITERIA[point.criterion], exits, point.thresholds)
+            _given(point.name, CRITERIA[point.criterion], len(flops_E), point.thresholds)
         if point.budget is not None:
             check_budget(flops_E, point.budget, point.name)
 

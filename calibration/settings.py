@@ -201,6 +201,16 @@ class CalibrationSettings(Strict):
         later = {"combine": "none", "points": []}
         return {key: value for key, value in full.items() if key not in later or value != later[key]}
 
+    def of_exits(self, kept: Sequence[int]) -> CalibrationSettings:
+        """The same for a network that keeps these of its exits, the last one among them."""
+        points = [
+            point
+            if point.thresholds is None
+            else point.model_copy(update={"thresholds": [point.thresholds[number] for number in kept[:-1]]})
+            for point in self.points
+        ]
+        return self.model_copy(update={"points": points})
+
     def all_points(self) -> list[PointSettings]:
         """Every operating point but `full`: `default` and `guarantee` as their keys say, then `points`."""
         found = {"default": PointSettings(name="default", target_drop=self.target_drop)}

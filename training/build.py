@@ -77,7 +77,8 @@ def build(
             network = make_network(source, official)
             history = load_weights(weights, network, source.recipe)
         with progress("place exits", 0, quiet=quiet) as report:
-            network = keep_as_asked(network, source.recipe, official, report.line)
+            network, kept_recipe = keep_as_asked(network, source.recipe, official, report.line)
+            source = replace(source, recipe=kept_recipe)
         draw_curves(history, root / "training.png", title=source.recipe.name)
         provenance = _provenance(source, official, history)
         export(network, root, name=source.recipe.name, cuts=source.recipe.cuts, provenance=provenance)
@@ -130,8 +131,7 @@ def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Pa
     settings = source.recipe.training
     network = make_network(source, data.train)
     check_data(network, data, settings)
-    all_stay = source.recipe.exits is None or source.recipe.exits.keep == "all"
-    check_points(source.recipe.calibration.all_points(), costs(network).leaving(), all_stay=all_stay)
+    check_points(source.recipe.calibration.all_points(), costs(network).leaving())
     splits = data.splits
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:

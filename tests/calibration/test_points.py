@@ -11,7 +11,6 @@ import pytest
 from calibration.calibrate import calibrate, load_points
 from calibration.datasets import divide, load_test, load_train
 from calibration.evaluate import evaluate
-from calibration.points import check_points
 from calibration.served import Served
 from calibration.settings import CalibrationSettings, DataSettings, parse_section
 from calibration.thresholds import ExitScores, exits_taken
@@ -168,18 +167,6 @@ def test_what_a_value_must_be_is_said_in_our_words(section: dict[str, Any], sent
     with pytest.raises(ConfigError) as caught:
         parse_section(CalibrationSettings, section, "r.yaml")
     assert str(caught.value).startswith(f"r.yaml: {sentence}")
-
-
-def test_points_out_of_reach_are_refused_although_exits_may_be_left_out() -> None:
-    def check(**point: Any) -> None:
-        wanted = CalibrationSettings.model_validate({"points": [{"name": "a", **point}]}).all_points()
-        check_points(wanted, [10.0, 60.0, 100.0], all_stay=False)
-
-    check(thresholds=[0.5])
-    check(thresholds=[0.5, 0.5])
-    for point, said in (({"thresholds": [0.5] * 3}, "It needs 2"), ({"budget": 0.05}, "cannot be met")):
-        with pytest.raises(ConfigError, match=said):
-            check(**point)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from common.errors import ConfigError
 from common.manifest import TensorSpec
 from tests.synthetic import recipe
 from tests.training.nets import skipping, small
+from training import keep
 from training.history import History
 from training.keep import keep_as_asked
 from training.methods import METHODS, DistilledTraining, ExitsOnlyTraining, LayerWiseTraining, MixedTraining
 from training.network import MultiExitNetwork, StagePart
+from training.placement import Placement
 from training.recipe import Recipe
 from training.settings import TrainingSettings
 from training.train import train
@@ -213,11 +215,43 @@ def test_greedy_placement_takes_what_any_way_has_trained(name: str, splits: Spli
     }
     lines: list[str] = []
     asked = parse_section(Recipe, document, "r.yaml")
-    kept = keep_as_asked(network, asked, load_train(asked.data, data), lines.append)
+    kept, _ = keep_as_asked(network, asked, load_train(asked.data, data), lines.append)
     assert lines[0].startswith("kept exits 0, 2 of 0 to 2: ")
     (image,) = network.example(4)
     whole = network(image)
     assert all(torch.equal(one, whole[number]) for one, number in zip(kept(image), (0, 2), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("point", "stay", "left"),
+    [
+        ({"thresholds": [0.5, 0.9]}, (0, 2), {"thresholds": [0.5]}),
+        ({"thresholds": [None, 0.9]}, (1, 2), {"thresholds": [0.9]}),
+        ({"budget": 0.9}, (0, 2), {"budget": 0.9}),
+        ({"budget": 0.9}, (2,), None),
+    ],
+)
+def test_operating_points_can_be_had_with_the_exits_that_stay(
+    point: dict[str, Any],
+    stay: tuple[int, ...],
+    left: dict[str, Any] | None,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keep, "place_greedily", lambda *_, **__: Placement(kept=stay, mean_flops=1.0, accuracy=1.0))
+    document = recipe(calibration={"points": [{"name": "p", **point}]}) | {
+        "model": "b-lenet",
+        "exits": {"keep": "greedy"},
+    }
+    asked = parse_section(Recipe, document, "r.yaml")
+    lines: list[str] = []
+    kept, made = keep_as_asked(skipping(), asked, load_train(asked.data, data), lines.append)
+    if left is None:
+        assert len(kept.exits) == 3 and made == asked
+        assert lines[0].startswith("kept all exits, also those that do not pay. Without them: calibration.points: 'p'")
+        return
+    assert len(kept.exits) == len(stay)
+    assert made.calibration.model_dump()["points"] == [{"name": "p", **left}]
 
 
 def test_what_learns_nothing_is_said(splits: Splits) -> None:
