@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from common.wire.http2 import PREFACE, MessageStream, ProtocolError, is_ours
+from common.wire.http2 import MessageStream
+from common.wire.http2_frames import PREFACE, ProtocolError, is_ours
 
 log = logging.getLogger(__name__)
 

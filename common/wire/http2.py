@@ -17,57 +17,42 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable
-from enum import IntEnum
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-MARK = 0x6F66  # the setting by which two of us know each other
-FRAME_HEADER = 9
+from common.wire.http2_frames import (
+    ACK,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    HEADER,
+    LARGEST,
+    MAX_CONTROL,
+    MAX_FRAME,
+    PADDED,
+    RESPONSE,
+    STREAM,
+    Frame,
+    ProtocolError,
+    Setting,
+    frame,
+    greeting,
+    opening,
+    settings,
+)
+
 MESSAGE_PREFIX = 5
 
-_LARGEST = (1 << 31) - 1  # flow-control window
-_MAX_FRAME = (1 << 24) - 1
-_DEFAULT_WINDOW = 65_535
-_DEFAULT_FRAME = 16_384
 _SCRATCH = 1 << 16
-_MAX_CONTROL = 1 << 15  # bytes of a frame that is not data
 _FIRST_BODY = 1 << 20  # bytes set aside for a message before they arrive; doubled as they do, up to its size
 _JOINED = 1 << 16  # a shorter message is copied behind its frame header, a longer one is not
 _LEAST_BACKLOG = 1 << 20  # bytes that a server holds for a peer without a window, however short its messages are
 _ANY_HEADER = 32 + zlib.MAX_WBITS  # gzip's or zlib's, whichever gRPC's "gzip" and "deflate" begin with
 _HELD = 256  # bytes that a message costs beside its own while it is held
 _MOST_OWED = 1 << 20  # bytes of acknowledgements for a peer that does not read them
-_STREAM = 1
-_END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
-
-
-class Frame(IntEnum):
-    """Types of frames."""
-
-    DATA = 0
-    HEADERS = 1
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
-
-
+_PREFIX = struct.Struct(">BI")  # of a message: whether it is compressed, its length
+_DATA_MESSAGE = struct.Struct(">HBBBIBI")  # a frame's header and a message's prefix
 _DATA = int(Frame.DATA)
-
-
-class Setting(IntEnum):
-    """Settings that matter here."""
-
-    HEADER_TABLE_SIZE = 1
-    ENABLE_PUSH = 2
-    INITIAL_WINDOW_SIZE = 4
-    MAX_FRAME_SIZE = 5
-
-
-class ProtocolError(Exception):
-    """The peer does not speak HTTP/2 as it is spoken here."""
 
 
 class MessageStream(asyncio.BufferedProtocol):
@@ -88,7 +73,7 @@ class MessageStream(asyncio.BufferedProtocol):
         lost: Callable[[Exception | None], None],
         leaving: Callable[[], None] = lambda: None,
     ) -> None:
-        self.max_frame = _DEFAULT_FRAME  # of the peer
+        self.max_frame = DEFAULT_FRAME  # of the peer
         self._max_message = max_message_bytes
         self._received = received
         self._lost = lost
@@ -118,29 +103,20 @@ class MessageStream(asyncio.BufferedProtocol):
         self._unread = False  # the peer does not read what it is sent
         self._owed = 0  # bytes of acknowledgements since then
         self._why: ProtocolError | None = None  # this end closed the connection
-        self._window = _DEFAULT_WINDOW  # of the connection
-        self._stream_window = _DEFAULT_WINDOW
-        self._initial_window = _DEFAULT_WINDOW
+        self._window = DEFAULT_WINDOW  # of the connection
+        self._stream_window = DEFAULT_WINDOW
+        self._initial_window = DEFAULT_WINDOW
 
     # ------------------------------------------------------------------ both ends
 
     def dial(self, *, path: str, authority: str) -> MessageStream:
         """Be the client: open the stream as soon as the connection stands."""
-        fields = (
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", path.encode()),
-            (b":authority", authority.encode()),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-        )
-        block = b"".join(_literal(name, value) for name, value in fields)
-        self._opening = PREFACE + _greeting() + _frame(Frame.HEADERS, _END_HEADERS, _STREAM, block)
+        self._opening = opening(path=path, authority=authority)
         return self
 
     def serve(self, *, path: str) -> MessageStream:
         """Be the server of this method."""
-        self._opening = _greeting()
+        self._opening = greeting()
         self._path = path.encode()
         self._client = False
         return self
@@ -164,7 +140,7 @@ class MessageStream(asyncio.BufferedProtocol):
         if not self._backlog and size <= self.max_frame and size <= self._window and size <= self._stream_window:
             self._window -= size
             self._stream_window -= size
-            head = _DATA_MESSAGE.pack(size >> 8, size & 0xFF, _DATA, 0, _STREAM, 0, len(message))
+            head = _DATA_MESSAGE.pack(size >> 8, size & 0xFF, _DATA, 0, STREAM, 0, len(message))
             if size < _JOINED:
                 self._transport.write(head + message)
             else:
@@ -260,12 +236,12 @@ class MessageStream(asyncio.BufferedProtocol):
             there = self._end - self._start
             if there < FRAME_HEADER:
                 return
-            high, low, kind, flags, stream = _FRAME.unpack_from(self._scratch, self._start)
+            high, low, kind, flags, stream = HEADER.unpack_from(self._scratch, self._start)
             length = high << 8 | low
             if kind == _DATA:
                 self._begin_data(length, flags, stream)
                 continue
-            if length > _MAX_CONTROL:
+            if length > MAX_CONTROL:
                 raise ProtocolError(f"a frame of type {kind} with {length} bytes")
             if there < FRAME_HEADER + length:
                 return
@@ -274,16 +250,16 @@ class MessageStream(asyncio.BufferedProtocol):
             self._control(kind, flags, stream, bytes(self._view[begin : begin + length]))
 
     def _begin_data(self, length: int, flags: int, stream: int) -> None:
-        if stream != _STREAM or flags & _PADDED or length > _MAX_FRAME or self._path:
+        if stream != STREAM or flags & PADDED or length > MAX_FRAME or self._path:
             raise ProtocolError("a data frame that is not of the stream, is padded, or comes too early")
-        if flags & _END_STREAM:
+        if flags & END_STREAM:
             raise ProtocolError("the peer has ended the stream")
         self._start += FRAME_HEADER
         self._frame_left = length
         self._unacknowledged += length
-        if self._unacknowledged > _LARGEST // 4:
+        if self._unacknowledged > LARGEST // 4:
             update = struct.pack(">I", self._unacknowledged)
-            self._write(_frame(Frame.WINDOW_UPDATE, 0, 0, update) + _frame(Frame.WINDOW_UPDATE, 0, _STREAM, update))
+            self._write(frame(Frame.WINDOW_UPDATE, 0, 0, update) + frame(Frame.WINDOW_UPDATE, 0, STREAM, update))
             self._unacknowledged = 0
 
     def _data(self) -> None:
@@ -350,15 +326,15 @@ class MessageStream(asyncio.BufferedProtocol):
 
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == Frame.SETTINGS:
-            if not flags & _ACK:
+            if not flags & ACK:
                 self._settings(payload)
         elif kind == Frame.WINDOW_UPDATE:
             self._window_update(stream, payload)
         elif kind == Frame.PING:
             if len(payload) != 8:
                 raise ProtocolError("a ping that has not 8 bytes")
-            if not flags & _ACK:
-                self._acknowledge(_frame(Frame.PING, _ACK, 0, payload))
+            if not flags & ACK:
+                self._acknowledge(frame(Frame.PING, ACK, 0, payload))
         elif kind == Frame.HEADERS:
             self._headers(flags, stream, payload)
         elif kind in (Frame.RST_STREAM, Frame.PUSH_PROMISE):
@@ -368,49 +344,49 @@ class MessageStream(asyncio.BufferedProtocol):
         # the others say nothing that matters
 
     def _headers(self, flags: int, stream: int, block: bytes) -> None:
-        if flags & _END_STREAM:
+        if flags & END_STREAM:
             raise ProtocolError("the peer has ended the stream")
         if not self._path:
             return  # the answer to our own
-        if stream != _STREAM or self._path not in block or not flags & _END_HEADERS:
+        if stream != STREAM or self._path not in block or not flags & END_HEADERS:
             raise ProtocolError("another method than was expected")
         self._path = b""
-        self._write(_frame(Frame.HEADERS, _END_HEADERS, _STREAM, _RESPONSE))
+        self._write(RESPONSE)
 
     def _go_away(self, payload: bytes) -> None:
         """The peer takes no further streams, and closes the connection when it is through with those it has taken."""
         if len(payload) < 8:
             raise ProtocolError("a farewell of less than 8 bytes")
         if self._client:
-            if struct.unpack_from(">I", payload)[0] & _LARGEST < _STREAM:
+            if struct.unpack_from(">I", payload)[0] & LARGEST < STREAM:
                 raise ProtocolError("the peer leaves without having taken the stream")
             self._leaving()
 
     def _settings(self, payload: bytes) -> None:
         for name, value in settings(payload):
             if name == Setting.INITIAL_WINDOW_SIZE:
-                if value > _LARGEST:
+                if value > LARGEST:
                     raise ProtocolError(f"an initial window of {value} bytes")
                 self._stream_window += value - self._initial_window
                 self._initial_window = value
             elif name == Setting.MAX_FRAME_SIZE:
-                if not _DEFAULT_FRAME <= value <= _MAX_FRAME:
+                if not DEFAULT_FRAME <= value <= MAX_FRAME:
                     raise ProtocolError(f"a largest frame of {value} bytes")
                 self.max_frame = value
-        self._acknowledge(_frame(Frame.SETTINGS, _ACK, 0, b""))
+        self._acknowledge(frame(Frame.SETTINGS, ACK, 0, b""))
         self._flush()
 
     def _window_update(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ProtocolError("a window update that has not 4 bytes")
-        more = struct.unpack(">I", payload)[0] & _LARGEST
+        more = struct.unpack(">I", payload)[0] & LARGEST
         if more == 0:
             raise ProtocolError("a window update by 0 bytes")
         if stream == 0:
             self._window += more
-        elif stream == _STREAM:
+        elif stream == STREAM:
             self._stream_window += more
-        if max(self._window, self._stream_window) > _LARGEST:
+        if max(self._window, self._stream_window) > LARGEST:
             raise ProtocolError("a flow-control window beyond 2^31 - 1")
         self._flush()
 
@@ -426,7 +402,7 @@ class MessageStream(asyncio.BufferedProtocol):
             part = piece[:room]
             self._window -= len(part)
             self._stream_window -= len(part)
-            self._write(_frame(_DATA, 0, _STREAM, part))
+            self._write(frame(_DATA, 0, STREAM, part))
             self._backlog_bytes -= len(part)
             if len(part) == len(piece):
                 self._backlog.popleft()
@@ -472,63 +448,3 @@ def _inflated(message: bytes | bytearray, most: int) -> bytes:
     if len(plain) > most or not inflater.eof:
         raise ProtocolError(f"a compressed message that is cut off, or of more than {most} bytes")
     return plain
-
-
-_FRAME = struct.Struct(">HBBBI")  # length in 16 + 8 bits, type, flags, stream
-_PREFIX = struct.Struct(">BI")
-_DATA_MESSAGE = struct.Struct(">HBBBIBI")  # both
-
-
-def settings(payload: bytes) -> list[tuple[int, int]]:
-    """The settings of a SETTINGS frame.
-
-    Raises:
-        ProtocolError: when its length is not a multiple of six.
-    """
-    if len(payload) % 6:
-        raise ProtocolError("settings of a length that is no multiple of 6")
-    return list(struct.iter_unpack(">HI", payload))
-
-
-def is_ours(head: bytes) -> bool | None:
-    """Whether a connection that begins like this comes from a `MessageStream`; None while that is open."""
-    if not PREFACE.startswith(head[: len(PREFACE)]):
-        return False
-    at = len(PREFACE) + FRAME_HEADER
-    if len(head) < at:
-        return None
-    high, low, kind, _, _ = _FRAME.unpack_from(head, len(PREFACE))
-    length = high << 8 | low
-    if kind != Frame.SETTINGS or length % 6 or length > _MAX_CONTROL:
-        return False
-    if len(head) < at + length:
-        return None
-    return any(name == MARK for name, _ in settings(head[at : at + length]))
-
-
-def _greeting() -> bytes:
-    """Settings with the largest windows: what bounds a peer is that its bytes are not read from the socket."""
-    ours = (
-        (Setting.HEADER_TABLE_SIZE, 0),
-        (Setting.ENABLE_PUSH, 0),
-        (Setting.INITIAL_WINDOW_SIZE, _LARGEST),
-        (Setting.MAX_FRAME_SIZE, _MAX_FRAME),
-        (MARK, 1),
-    )
-    update = struct.pack(">I", _LARGEST - _DEFAULT_WINDOW)
-    payload = b"".join(struct.pack(">HI", name, value) for name, value in ours)
-    return _frame(Frame.SETTINGS, 0, 0, payload) + _frame(Frame.WINDOW_UPDATE, 0, 0, update)
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes | memoryview) -> bytes:
-    size = len(payload)
-    return b"".join((_FRAME.pack(size >> 8, size & 0xFF, kind, flags, stream), payload))
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A header field as HPACK's "literal without indexing, new name", without Huffman coding (RFC 7541, 6.2.2)."""
-    assert len(name) < 127 and len(value) < 127
-    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
-
-
-_RESPONSE = _literal(b":status", b"200") + _literal(b"content-type", b"application/grpc")

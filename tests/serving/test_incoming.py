@@ -12,7 +12,8 @@ from common.limits import Limits
 from common.serving import grpc_door, incoming
 from common.serving.grpc_door import GrpcDoor
 from common.wire.channels import INFER_STREAM
-from common.wire.http2 import PREFACE, Frame, MessageStream
+from common.wire.http2 import MessageStream
+from common.wire.http2_frames import PREFACE, Frame
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import write_skip

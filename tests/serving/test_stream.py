@@ -20,7 +20,7 @@ from common.serving.upstream import Deliver
 from common.types import Answer, Degraded, Request
 from common.wire.channels import INFER, INFER_STREAM
 from common.wire.frames import request_bytes
-from common.wire.http2 import Frame, Setting
+from common.wire.http2_frames import Frame, Setting
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import Skip, write_skip

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.wire.http2 import PREFACE, Frame, MessageStream, ProtocolError, Setting, is_ours
+from common.wire.http2 import MessageStream
+from common.wire.http2_frames import PREFACE, Frame, ProtocolError, Setting, is_ours
 
 PATH = "/test.Echo/Stream"
 SIZES = (0, 1, 4, 5, 100, 16_379, 16_384, 65_536, 70_000, 300_000, 5_000_000)
