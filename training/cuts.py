@@ -13,6 +13,7 @@ from training.capture import Capture, capture
 from training.example import Given, Shapes, example_of
 from training.flow import Flow, flow_of
 from training.places import MAX_TENSORS, Closed, Cut, legal_cuts
+from training.program import draws
 from training.program_capture import WholeProgram, capture_program
 
 
@@ -44,11 +45,18 @@ def captured_with(
     """
     if isinstance(model, ExportedProgram):
         captured = capture_program(model, inputs)
-        return WholeProgram(captured), captured
-    if example is None:
+        model = WholeProgram(captured)
+    elif example is None:
         raise ConfigError("A network is captured with an example: a batch that it takes.")
-    found = example_of(model, example, shapes)
-    return model, capture(model, found if inputs is None else found.called(inputs))
+    else:
+        found = example_of(model, example, shapes)
+        captured = capture(model, found if inputs is None else found.called(inputs))
+    if drawn := [str(node.target) for node in captured.serve.nodes if draws(node)]:
+        raise ConfigError(
+            f"The network draws random numbers while it serves ({drawn[0]}), so that it answers the same row "
+            "differently. Let it do so while training alone; a program is saved in evaluation mode."
+        )
+    return model, captured
 
 
 def places_of(captured: Capture, *, max_tensors: int = MAX_TENSORS) -> Places:

@@ -27,6 +27,7 @@ _SAME_OVERLOAD = {aten.bernoulli_.float: aten.bernoulli.p}  # in place -> not, w
 _HANDS_ON = {aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default, aten.clone.default}
 _HANDS_ON |= {aten.contiguous.default}
 _ONLY_SERVING = {aten.detach.default, aten.to.dtype}  # hand a value on while serving, not while training
+_DRAWS = ("rand", "bernoulli", "normal", "uniform", "multinomial", "poisson", "exponential")
 _MOMENTUM = 0.1  # of a batch norm that keeps a plain average, whose serving operation says 0
 _DROPOUTS = {aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default}
 _DROPOUTS |= {aten.feature_alpha_dropout.default}
@@ -170,6 +171,12 @@ def runs_once(node: fx.Node) -> bool:
     """Whether a second run would give another result or leave another state: random numbers, statistics."""
     batch_norms = (aten.batch_norm.default, aten.native_batch_norm.default)
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or node.target in batch_norms
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether an operation makes random numbers, whatever its arguments are; dropout does not while serving."""
+    seeded = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return seeded and str(node.target).removeprefix("aten.").startswith(_DRAWS)
 
 
 def _order(exported: ExportedProgram, example: Example) -> list[str]:
