@@ -16,12 +16,12 @@ from calibration.combination import fit_combinations
 from calibration.datasets import Data, Examples, open_data
 from calibration.document import described, load_document, recipe_section, write_codes, write_exits
 from calibration.guarantee import Split
-from calibration.points import make_points
+from calibration.points import check_points, make_points
 from calibration.ranges import fit_cut
 from calibration.served import Served
 from calibration.settings import CalibrationSettings, CutSettings, DataSettings, GuaranteeSettings, parse_section
 from calibration.temperature import fit_temperature
-from calibration.thresholds import criterion_named
+from calibration.thresholds import criterion_named, exit_flops
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
@@ -77,6 +77,8 @@ def calibrate(
     _same_data(bundle, data.train)
     splits = data.splits
     served = Served(bundle, runtime=runtime, threads=threads)
+    wanted = settings.all_points()
+    check_points(wanted, [float(flops) for flops in exit_flops(served.manifest)])
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
     tune = served.says(splits.tune)
@@ -85,7 +87,6 @@ def calibrate(
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 
-    wanted = settings.all_points()
     if any(point.combine != "none" for point in wanted):
         combined = fit_combinations(tune.logits, served.manifest.exits, splits.tune.labels_N)
         exits = tuple(replace(e, combine=c) for e, c in zip(served.manifest.exits, combined, strict=True))

@@ -24,6 +24,7 @@ from calibration.sizes import forwarded_bytes
 from calibration.sweep import sweep
 from calibration.thresholds import exit_flops
 from common.bundle import Bundle
+from common.errors import ConfigError
 from common.runtimes import configured
 from common.types import Tensors
 
@@ -59,6 +60,8 @@ def evaluate(
         BundleError: when the bundle or a baseline beside it is damaged, or the bundle carries no recipe.
         ConfigError: when the data do not fit, or a plot cannot be drawn.
     """
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise ConfigError(f"{plot} cannot be written: there is no folder {plot.parent}.")
     bundle = Bundle(bundle_dir)
     manifest = bundle.manifest
     rows = data or open_data(recipe_section(bundle, "data", DataSettings), data_dir)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from calibration.foresight import auroc, nothing_gained
 from calibration.served import Said
 from common.criteria import CRITERIA
 from common.manifest import Exit, FittedGate
@@ -51,6 +52,21 @@ def fit_gates(
             found.append(None)
         before_N = output.labels_B
     return tuple(found)
+
+
+def doubtful_gates(said: Said, labels_N: Array) -> list[str]:
+    """A note for every learned gate that ranks rows worse than chance, as one does that training left shut or open."""
+    right_EN = np.stack([logits_NC.argmax(axis=1) == labels_N for logits_NC in said.logits])
+    notes: list[str] = []
+    for number, gate_N in enumerate(said.gates[:-1]):
+        if gate_N is None or not (ranks := auroc(gate_N, nothing_gained(right_EN, number))) < 0.5:
+            continue
+        state, cost = ("open", "smaller") if float((gate_N > 0.0).mean()) > 0.5 else ("shut", "larger")
+        notes.append(
+            f"note: the learned gate of exit {number} rather lets rows leave that should go on: AUROC {ranks:.2f}, "
+            f"where guessing has 0.5. It is mostly {state}; a {cost} training.cost, or another criterion, helps."
+        )
+    return notes
 
 
 def fit_gate(features_NF: Array, right_N: Array) -> FittedGate:

@@ -11,6 +11,7 @@ from calibration.sweep import Sweep
 from common.errors import ConfigError
 
 _KINDS = {"float32": "v", "int8": "^", "backbone": "D", "static": "*"}
+_COLOURS, _MARKS = 9, "ophd"  # of operating points: all colours, then all again with the next mark
 _LABELS = {
     "float32": "without exits, one graph",
     "int8": "without exits, int8",
@@ -105,7 +106,13 @@ def _point(axes: Any, x: float, point: Mapping[str, Any], number: int, name: str
     low, high = (100 * end for end in point["accuracy_interval"])
     y = 100 * point["accuracy"]
     axes.errorbar(
-        x, y, yerr=[[y - low], [high - y]], fmt="o", color=_colour(number), capsize=2, label=f"operating point {name}"
+        x,
+        y,
+        yerr=[[y - low], [high - y]],
+        fmt=_mark(number),
+        color=_colour(number),
+        capsize=2,
+        label=f"operating point {name}",
     )
 
 
@@ -145,12 +152,22 @@ def _reliability(figure_of: Any, result: Mapping[str, Any]) -> Any:
 
 
 def _dress(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.09)  # for the names beside the points
     axes.grid(alpha=0.3)
 
 
 def _colour(number: int) -> str:
-    return f"C{number + 1}"
+    return f"C{number % _COLOURS + 1}"  # C0 is that of the exits
+
+
+def _mark(number: int) -> str:
+    return _MARKS[number // _COLOURS % len(_MARKS)]
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from calibration.budget import check_budget, thresholds_within
 from calibration.document import rule_json, thresholds_json
-from calibration.gates import fit_gates
+from calibration.gates import doubtful_gates, fit_gates
 from calibration.guarantee import Split, guaranteed_point
 from calibration.matched import least_drop, rows_needed
 from calibration.served import Served
@@ -51,6 +51,9 @@ def make_points(
     """
     if not len(tune.examples):
         raise ConfigError("The tune split holds no rows, so no thresholds can be chosen.")
+    if any(point.criterion == "gate" for point in wanted):
+        for note in doubtful_gates(tune.said, tune.examples.labels_N):
+            report(note)
     rules: dict[tuple[str, str], Rule] = {}
     points: dict[str, Any] = {}
     for point in wanted:

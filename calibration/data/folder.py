@@ -88,17 +88,20 @@ def _split_folders(root: Path, test: Path | None) -> tuple[Path, Path | None]:
 
 def _folders(root: Path) -> list[Path]:
     try:
-        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        inside = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ConfigError(f"{root} cannot be read: {error.strerror}.") from None
+    found = [path for path in inside if path.is_dir()]
+    for path in inside if found else []:
+        if path.suffix.lower() in _SUFFIXES and path not in found:
+            raise ConfigError(f"{path} lies beside folders and would not be read. Move it into one of them.")
+    return found
 
 
 def _class_folders(root: Path) -> list[Path]:
     found = _folders(root)
     if not found:
         raise ConfigError(f"{root} has no subfolders. Each class of images must have one, named like the class.")
-    if loose := sorted(path for path in root.iterdir() if path.suffix.lower() in _SUFFIXES and path not in found):
-        raise ConfigError(f"{loose[0]} lies beside the classes' folders and would not be read. Move it into one.")
     return found
 
 

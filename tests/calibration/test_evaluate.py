@@ -139,6 +139,11 @@ def test_baselines_stand_beside_the_operating_points(calibrated: Path, data: Pat
     assert result["digest"] == Bundle(calibrated).digest
 
 
+def test_every_operating_point_has_a_look_of_its_own() -> None:
+    looks = [(_colour(number), _mark(number)) for number in range(36)]
+    assert len(set(looks)) == 36 and "C0" not in {colour for colour, _ in looks}
+
+
 def test_draws_a_picture(calibrated: Path, data: Path, tmp_path: Path) -> None:
     evaluate(calibrated, data, plot=tmp_path / "a.png", latency_rows=0)
     with Image.open(tmp_path / "a.png") as image:
@@ -147,8 +152,10 @@ def test_draws_a_picture(calibrated: Path, data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a-reliability.png").read_bytes().startswith(b"\x89PNG")
     evaluate(calibrated, data, plot=tmp_path / "timed.png", latency_rows=10)
     assert (tmp_path / "timed.png").stat().st_size > (tmp_path / "a.png").stat().st_size
-    with pytest.raises(ConfigError, match="cannot be written"):
-        evaluate(calibrated, data, plot=tmp_path / "absent" / "a.png", latency_rows=0)
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"a\.png cannot be written: there is no folder .*absent"):
+        evaluate(calibrated, data, plot=tmp_path / "absent" / "a.png", latency_rows=0, report=said.append)
+    assert not said  # before anything is measured
 
 
 def test_leaves_the_bundle_alone_unless_told(calibrated: Path, data: Path) -> None:

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.foresight import auroc
-from calibration.gates import fit_gate, fit_gates
+from calibration.gates import doubtful_gates, fit_gate, fit_gates
 from calibration.served import Said
 from common.criteria import CRITERIA, Outputs
 from common.manifest import Exit, FittedGate
@@ -52,6 +52,21 @@ def test_scores_are_honest_probabilities_of_being_right() -> None:
     output, _ = rule.says(0, tune.logits[0], None, {})
     scores, _ = rule.criterion.score(output, {})
     assert abs(scores.mean() - (output.labels_B == labels).mean()) < 0.01
+
+
+def test_a_learned_gate_that_ranks_rows_worse_than_chance_is_told() -> None:
+    plain, labels = said(2000, 4)
+    right = [logits.argmax(axis=1) == labels for logits in plain.logits]
+    gates = tuple(np.where(good, 1.0, -1.0).astype(np.float32) for good in right[:2])
+
+    def notes(*gates: np.ndarray | None) -> list[str]:
+        return doubtful_gates(Said(logits=plain.logits, gates=(*gates, None)), labels)
+
+    assert notes(*gates) == notes(None, None) == []
+    (shut,) = notes(-gates[0] - 5, gates[1])
+    assert "gate of exit 0" in shut and "mostly shut; a larger training.cost" in shut
+    (wide,) = notes(gates[0], -gates[1] + 5)
+    assert "gate of exit 1" in wide and "mostly open; a smaller training.cost" in wide
 
 
 @settings(max_examples=25, deadline=None)

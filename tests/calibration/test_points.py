@@ -175,7 +175,7 @@ def test_what_a_value_must_be_is_said_in_our_words(section: dict[str, Any], sent
         ({"name": "a", "thresholds": [0.5, 0.5]}, "'a' gives 2 thresholds. It needs 1"),
         ({"name": "a", "thresholds": [1.5]}, "'a': A max-probability threshold is 1.5"),
         ({"name": "a", "criterion": "patience", "thresholds": [1.5]}, "whole number from 1"),
-        ({"name": "a", "budget": 0.01}, "cannot be met"),
+        ({"name": "a", "budget": 0.01}, "'a': a budget of 0.01 of the network's FLOPs cannot be met"),
     ],
 )
 def test_a_point_that_cannot_be_had_changes_nothing(
@@ -183,8 +183,10 @@ def test_a_point_that_cannot_be_had_changes_nothing(
 ) -> None:
     root = write_tiny(tmp_path / "tiny", calibration={"points": [point]})
     before = (root / "manifest.json").read_bytes()
+    said: list[str] = []
     with pytest.raises(ConfigError, match=sentence):
-        calibrate(root, data)
+        calibrate(root, data, report=said.append)
+    assert not said  # nothing was fitted for it
     assert (root / "manifest.json").read_bytes() == before
 
 
