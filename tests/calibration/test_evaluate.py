@@ -15,6 +15,7 @@ from calibration.document import load_document, recipe_section
 from calibration.evaluate import evaluate
 from calibration.exit_figures import taken
 from calibration.latency import answering
+from calibration.plot import _colour, _mark
 from calibration.served import Served
 from calibration.settings import DataSettings
 from common.bundle import MANIFEST, Bundle, write_manifest
