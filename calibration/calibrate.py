@@ -14,7 +14,7 @@ from typing import Any
 from calibration.codecs import choose_cut, cut_bytes, input_bytes
 from calibration.combination import fit_combinations
 from calibration.datasets import Data, Examples, open_data
-from calibration.document import described, load_document, recipe_section, write_codes, write_exits
+from calibration.document import check_same_rows, described, load_document, recipe_section, write_codes, write_exits
 from calibration.guarantee import Split
 from calibration.points import check_points, make_points
 from calibration.ranges import fit_cut
@@ -74,7 +74,7 @@ def calibrate(
     promised = None if guarantee is None else guarantee.model_dump()
     changes = {"criterion": criterion, "combine": combine, "target_drop": target_drop, "points": points}
     settings = _settings(bundle, {**changes, "guarantee": promised})
-    _same_data(bundle, data.train)
+    check_same_rows(bundle, data.train.sha256, "calibration")
     splits = data.splits
     served = Served(bundle, runtime=runtime, threads=threads)
     wanted = settings.all_points()
@@ -127,15 +127,6 @@ def _settings(bundle: Bundle, changes: Mapping[str, Any]) -> CalibrationSettings
     if not 0.0 <= drop < 1.0:
         raise ConfigError(f"The target drop is {drop}. It must be a share of rows from 0 to below 1.")
     return parse_section(CalibrationSettings, {**settings, **wanted}, "offramp calibrate")
-
-
-def _same_data(bundle: Bundle, official: Examples) -> None:
-    """The splits are row numbers: with other files, rows that the network was trained on would be used."""
-    recorded = bundle.manifest.provenance.get("data", {}).get("train_sha256")
-    if recorded is not None and recorded != dict(official.sha256):
-        raise ConfigError(
-            "The train files differ from those that the bundle was trained on, so its calibration rows are unknown."
-        )
 
 
 def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Callable[[str], None]) -> Manifest:

@@ -54,12 +54,12 @@ class Data:
         rows, test = self.source.train, self.source.test if self._drops else None
         if test is not None:
             return without_shared(rows, test, self.source.name)
-        return rows.take(self._set_aside["rest"]) if self._draws else rows
+        return rows.take(self._set_aside["rest"]) if self.draws else rows
 
     @cached_property
     def test(self) -> Examples:
         """The test rows, for the final evaluation only."""
-        if self._draws:
+        if self.draws:
             return self.source.train.take(self._set_aside["test"])
         assert self.source.test is not None
         return self.source.test
@@ -77,7 +77,7 @@ class Data:
                 row has.
         """
         splits, test = self.splits, self.test
-        if not self._draws:
+        if not self.draws:
             agreeing(self.train, test, f"{self.source.name}, test rows")
             if not self._drops:
                 refuse_shared(self.train, test, self.source.name)
@@ -103,12 +103,13 @@ class Data:
         return {**{name: len(part) for name, part in parts.items()}, "test": len(self.test)}
 
     @property
-    def _draws(self) -> bool:
+    def draws(self) -> bool:
+        """Whether test rows are set aside, since the data bring none."""
         return self.source.draws
 
     @property
     def _drops(self) -> bool:
-        return self.settings.duplicates == "drop" and not self._draws
+        return self.settings.duplicates == "drop" and not self.draws
 
     @cached_property
     def _set_aside(self) -> dict[str, Array]:

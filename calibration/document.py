@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from calibration.settings import Section, parse_section
 from common.bundle import MANIFEST, Bundle
-from common.errors import BundleError
+from common.errors import BundleError, ConfigError
 from common.manifest import Combination, CutTensor, Manifest, Range
 from common.rule import Rule
 
@@ -33,6 +33,24 @@ def recipe_section(bundle: Bundle, name: str, kind: type[Section]) -> Section:
     if section is None:
         raise BundleError(f"{bundle.root} carries no provenance.recipe.{name}: it cannot be calibrated or evaluated.")
     return parse_section(kind, section, f"manifest.json: provenance.recipe.{name}")
+
+
+def check_same_rows(bundle: Bundle, sha256: Mapping[str, str], wanted: str) -> None:
+    """The splits are row numbers: with other files, rows that the network was trained on would be used.
+
+    Args:
+        bundle: remembers the files that its network was trained on.
+        sha256: of the files at hand.
+        wanted: which rows are looked for.
+
+    Raises:
+        ConfigError: when the files are others.
+    """
+    recorded = bundle.manifest.provenance.get("data", {}).get("train_sha256")
+    if recorded is not None and recorded != dict(sha256):
+        raise ConfigError(
+            f"The train files differ from those that the bundle was trained on, so its {wanted} rows are unknown."
+        )
 
 
 def cut_json(codes: Sequence[CutTensor]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from calibration.baselines import Baseline, derived, each_baseline, rivals, stored
 from calibration.card import model_card
 from calibration.datasets import Data, Examples, open_data
-from calibration.document import recipe_section
+from calibration.document import check_same_rows, recipe_section
 from calibration.exit_figures import each_exit, each_point, rights, taken
 from calibration.guarantee import Split, kept
 from calibration.hindsight import oracle, overthinking
@@ -65,6 +65,8 @@ def evaluate(
     bundle = Bundle(bundle_dir)
     manifest = bundle.manifest
     rows = data or open_data(recipe_section(bundle, "data", DataSettings), data_dir)
+    if rows.draws:  # the test rows were set aside from the train files
+        check_same_rows(bundle, rows.train.sha256, "test")
     test = rows.test
     served = Served(bundle, runtime=runtime or configured(manifest.operating_points["default"].configuration))
     said = served.says(test)

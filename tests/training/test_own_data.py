@@ -202,6 +202,16 @@ def test_rows_that_changed_are_noticed(tmp_path: Path) -> None:
     assert Bundle(tmp_path / "out").digest == digest
 
 
+def test_test_rows_are_not_set_aside_from_another_file(tmp_path: Path) -> None:
+    """Another file is divided otherwise: rows that the network was trained on would be among the test rows."""
+    recipe = write_recipe(tmp_path, npz(tmp_path) | {"training": {"epochs": 1}})
+    build(recipe, tmp_path / "out", threads=1, quiet=True)
+    arrays = dict(np.load(tmp_path / "windows.npz"))
+    np.savez(tmp_path / "windows.npz", allow_pickle=False, **{name: array[:-10] for name, array in arrays.items()})
+    with pytest.raises(ConfigError, match=r"train files differ .* so its test rows are unknown"):
+        evaluate(tmp_path / "out", tmp_path, latency_rows=0)
+
+
 @pytest.mark.parametrize("write", [npz, csv, txt])
 def test_wrong_rows_leave_nothing_behind(tmp_path: Path, write: Any) -> None:
     sections = write(tmp_path)
