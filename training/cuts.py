@@ -49,8 +49,7 @@ def captured_with(
     elif example is None:
         raise ConfigError("A network is captured with an example: a batch that it takes.")
     else:
-        found = example_of(model, example, shapes)
-        captured = capture(model, found if inputs is None else found.called(inputs))
+        captured = capture(model, example_of(model, example, shapes, inputs))
     if drawn := [str(node.target) for node in captured.serve.nodes if draws(node)]:
         raise ConfigError(
             f"The network draws random numbers while it serves ({drawn[0]}), so that it answers the same row "

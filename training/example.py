@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from common.manifest import DTYPES, TensorSpec
 
 Shape = tuple[int | str, ...]
 Shapes = Mapping[str, Sequence[int | str]]
+Value = TypeVar("Value")
 Given = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 BATCH, TOKENS = "batch", "tokens"
@@ -41,13 +43,7 @@ class Example:
 
     def called(self, names: Sequence[str]) -> Example:
         """The same example with other names for its tensors."""
-        if len(names) != len(self.tensors) or len(set(names)) != len(names):
-            raise ConfigError(f"inputs names {list(names)}. The network takes {len(self.tensors)} tensors.")
-        return replace(
-            self,
-            tensors=dict(zip(names, self.tensors.values(), strict=True)),
-            shapes=dict(zip(names, self.shapes.values(), strict=True)),
-        )
+        return replace(self, tensors=_renamed(self.tensors, names), shapes=_renamed(self.shapes, names))
 
     def rows(self, count: int) -> Example:
         """The same example with another number of rows, by repetition."""
@@ -84,12 +80,15 @@ class Example:
         )
 
 
-def example_of(model: nn.Module, given: Given, shapes: Shapes | None = None) -> Example:
+def example_of(
+    model: nn.Module, given: Given, shapes: Shapes | None = None, inputs: Sequence[str] | None = None
+) -> Example:
     """Check an example and name its tensors after forward's arguments.
 
     Args:
         model: whose forward takes it.
         given: one tensor or several in forward's order, or by argument name; the first axis of each is the row.
+        inputs: other names for the tensors.
         shapes: row shapes by tensor name, with symbols for sizes that differ from row to row. Left out, whole
             numbers (int32, int64) of row shape [n] count as token ids and masks of row shape [tokens].
 
@@ -99,6 +98,9 @@ def example_of(model: nn.Module, given: Given, shapes: Shapes | None = None) -> 
     tensors = dict(given) if isinstance(given, Mapping) else _named(model, given)
     if not tensors:
         raise ConfigError("The example holds no tensor. It must hold one for each argument of forward.")
+    keywords = tuple(tensors) if isinstance(given, Mapping) else ()
+    if inputs is not None:
+        tensors = _renamed(tensors, inputs)
     for name, tensor in tensors.items():
         _check(name, tensor)
     rows = {len(tensor) for tensor in tensors.values()}
@@ -108,8 +110,13 @@ def example_of(model: nn.Module, given: Given, shapes: Shapes | None = None) -> 
         )
     guessed = shapes is None
     found = _tokens(tensors) if shapes is None else _given(tensors, shapes)
-    keywords = tuple(tensors) if isinstance(given, Mapping) else ()
     return Example(tensors=tensors, shapes=found, keywords=keywords, guessed=guessed).rows(ROWS)
+
+
+def _renamed(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, Value]:
+    if len(names) != len(values) or len(set(names)) != len(names):
+        raise ConfigError(f"inputs names {list(names)}. The network takes {len(values)} tensors.")
+    return dict(zip(names, values.values(), strict=True))
 
 
 def _named(model: nn.Module, given: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:

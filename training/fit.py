@@ -50,6 +50,7 @@ def fit_to_data(loaded: Loaded, settings: ModelSettings, exits: ExitSettings, da
             None if isinstance(model, ExportedProgram) else _arguments(model, rows),
             exits.at,
             head=_heads(exits),
+            shapes=exits.shapes,
             buckets=exits.buckets,
             mask=exits.mask,
             inputs=tuple(rows),

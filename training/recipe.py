@@ -75,6 +75,7 @@ class ExitSettings(Sparse):
     head: HeadSection = HeadSection()  # of every early exit
     heads: list[HeadSection] | None = None  # one for each early exit; `head: [...]` is the same
     mask: str | None = None
+    shapes: dict[str, list[int | str]] | None = None  # of rows, with names for sizes that differ from row to row
     buckets: dict[str, list[int]] | None = None
     max_tensors: int = Field(default=8, gt=0)
     keep: Literal["all", "greedy"] = "all"  # after training; see `training.placement`

@@ -125,6 +125,10 @@ def npz(folder: Path) -> dict[str, Any]:
     return {"model": "./nets.py:Windows", "data": {"dataset": "./windows.npz", "group": "person"}}
 
 
+def any_length(folder: Path) -> dict[str, Any]:
+    return npz(folder) | {"exits": {"at": 2, "shapes": {"signal": [2, "time"]}, "buckets": {"time": [8, 16]}}}
+
+
 def csv(folder: Path) -> dict[str, Any]:
     for name, count in (("rows", 400), ("more", 80)):
         x, y = numbers(count, (4,))
@@ -167,6 +171,7 @@ def write_recipe(folder: Path, sections: dict[str, Any]) -> Path:
         (cifar, True, {"image": (3, 32, 32)}, "truck", 0.0),
         (folder_of_images, False, {"image": (3, 8, 8)}, "bee", 0.9),
         (npz, False, {"signal": (2, 16)}, "2", 0.8),
+        (any_length, False, {"signal": (2, "time")}, "2", 0.8),
         (csv, False, {"x": (4,)}, "red", 0.9),
         (txt, False, {"input_ids": ("tokens",), "attention_mask": ("tokens",)}, "good", 0.9),
         (function, False, {"input_ids": ("tokens",), "attention_mask": ("tokens",)}, "fine", 0.9),
