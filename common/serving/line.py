@@ -98,8 +98,9 @@ class Line:
         return self._lost.result()
 
     def end(self) -> list[Call]:
-        """Close the connection; returns the calls that were in flight."""
+        """Close the connection for good; returns the calls that were in flight."""
         self._stream.close()
+        del self._stream  # it knows this line: together they would stay until a collection, at every failed attempt
         self._set_up(False)
         calls = [pending.call for pending in self._pending.values()]
         self._pending.clear()

@@ -1,19 +1,22 @@
-"""A request that is over is gone at once, with its tensors: the collector looks seldom, and tensors may be large."""
+"""What is over is gone at once: the collector looks seldom, and tensors and buffers may be large."""
 
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.bundle import Bundle
 from common.errors import RequestError
+from common.serving import stream
 from common.serving.job import Job
+from common.serving.line import Line
 from tests.networks import write_skip
 from tests.serving.chains import ask, inputs, make_request, make_tier
-from tests.serving.sockets import calling, served, until
+from tests.serving.sockets import calling, local, served, until
 
-Left = Callable[[], int]
+Left = Callable[[type], int]
 
 
 @pytest.fixture
@@ -23,10 +26,10 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def left() -> Iterator[Left]:
-    """Counts the requests that nothing but the collector would take away."""
+    """Counts the objects of a kind while the collector takes none away."""
     gc.collect()
     gc.disable()
-    yield lambda: sum(isinstance(each, Job) for each in gc.get_objects())
+    yield lambda kind: sum(isinstance(each, kind) for each in gc.get_objects())
     gc.enable()
 
 
@@ -39,7 +42,7 @@ async def test_what_was_answered(bundle: Bundle, left: Left, unary: bool) -> Non
         await until(pool.up)
         for seed in range(5):
             await ask(device, make_request(bundle, inputs(20, seed), point="full"))
-        await until(lambda: left() == 0)
+        await until(lambda: left(Job) == 0)
 
 
 async def test_what_was_withdrawn(bundle: Bundle, left: Left) -> None:
@@ -52,7 +55,7 @@ async def test_what_was_withdrawn(bundle: Bundle, left: Left) -> None:
         await until(pool.up)
         answers = await ask(device, make_request(bundle, inputs(20), point="full"))
         assert {answer.degraded for answer in answers} == {"deadline"}
-        await until(lambda: left() == 0)
+        await until(lambda: left(Job) == 0)
 
 
 async def test_what_nobody_could_answer(bundle: Bundle, left: Left) -> None:
@@ -65,5 +68,21 @@ async def test_what_nobody_could_answer(bundle: Bundle, left: Left) -> None:
     for _ in range(3):
         relay.submit(make_request(bundle, inputs(4)), lambda answers: None, ended)
     assert said == ["No exit lies on this tier, and it has no upstream."] * 3
-    assert left() == 0
+    assert left(Job) == 0
     await relay.close()
+
+
+async def test_connections_that_never_stood(bundle: Bundle, left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten a second while upstream is away, each with a buffer."""
+    tried: list[str] = []
+    start = Line.__init__
+
+    def counted(line: Line, address: str, **more: Any) -> None:
+        tried.append(address)
+        start(line, address, **more)
+
+    monkeypatch.setattr(Line, "__init__", counted)
+    monkeypatch.setattr(stream, "RETRY_S", 0.001)
+    async with calling(bundle, 0, 1, [local(1)]):
+        await until(lambda: len(tried) > 20)
+        assert left(Line) <= 2
