@@ -105,11 +105,13 @@ class Incoming(asyncio.Protocol):
         ours = is_ours(bytes(self._head))
         if ours is None:
             return
-        if ours:  # the timer runs on
+        if ours:
             self._stream = stream = self._serve(self._transport)
             self._transport.set_protocol(stream)
             stream.connection_made(self._transport)
             stream.feed(bytes(self._head[len(PREFACE) :]))
+            if stream.called:  # else the timer runs on
+                self._in_time()
         else:
             self._in_time()
             self._transport.pause_reading()

@@ -171,7 +171,9 @@ class MessageStream(asyncio.BufferedProtocol):
         self._closed = True
         self._backlog.clear()
         self._backlog_bytes = 0
-        self._lost(self._why or error)
+        told = self._lost
+        self._received = self._lost = self._leaving = _unheard  # who is told knows this stream in turn
+        told(self._why or error)
 
     def eof_received(self) -> bool:
         """The peer sends no more: it has gone, for us."""
@@ -429,9 +431,13 @@ class MessageStream(asyncio.BufferedProtocol):
     def _fail(self, error: ProtocolError) -> None:
         """End the connection; `lost` hears why."""
         if not self._closed:
-            told, self._lost = self._lost, lambda _: None
+            told, self._lost = self._lost, _unheard
             self.close()
             told(error)
+
+
+def _unheard(*_: object) -> None:
+    """In the place of those who have been told for the last time."""
 
 
 def _inflated(message: bytes | bytearray, most: int) -> bytes:

@@ -1,5 +1,6 @@
 """What is over is gone at once: the collector looks seldom, and tensors and buffers may be large."""
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +11,12 @@ import pytest
 from common.bundle import Bundle
 from common.errors import RequestError
 from common.serving import stream
+from common.serving.incoming import Incoming
 from common.serving.job import Job
 from common.serving.line import Line
+from common.wire.channels import INFER_STREAM
+from common.wire.http2 import MessageStream
+from common.wire.http2_frames import opening
 from tests.networks import write_skip
 from tests.serving.chains import ask, inputs, make_request, make_tier
 from tests.serving.sockets import calling, local, served, until
@@ -86,3 +91,13 @@ async def test_connections_that_never_stood(bundle: Bundle, left: Left, monkeypa
     async with calling(bundle, 0, 1, [local(1)]):
         await until(lambda: len(tried) > 20)
         assert left(Line) <= 2
+
+
+async def test_connections_of_tiers_that_have_gone(bundle: Bundle, left: Left) -> None:
+    async with served(make_tier(bundle, 1, 4, name="cloud")) as (_, address):
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(opening(path=INFER_STREAM, authority="cloud"))
+            await reader.readexactly(9)
+            writer.close()
+        await until(lambda: left(MessageStream) + left(Incoming) == 0)

@@ -13,7 +13,7 @@ from common.serving import grpc_door, incoming
 from common.serving.grpc_door import GrpcDoor
 from common.wire.channels import INFER_STREAM
 from common.wire.http2 import MessageStream
-from common.wire.http2_frames import PREFACE, Frame
+from common.wire.http2_frames import FRAME_HEADER, PREFACE, Frame
 from protos import tier_pb2 as pb
 from protos import tier_pb2_grpc
 from tests.networks import write_skip
@@ -59,19 +59,28 @@ async def test_who_says_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monk
         await until(lambda: not door._connections)
 
 
-async def test_a_tier_that_has_called_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_tier_that_has_called_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
     monkeypatch.setattr(incoming, "HELLO_S", 0.05)
-    late: list[bool] = []
-    look = incoming.Incoming._late
-    monkeypatch.setattr(incoming.Incoming, "_late", lambda self: late.append(look(self) is None))
     bundle, _ = write_skip(tmp_path)
     async with served(make_tier(bundle, 0, 4, name="cloud")) as (door, address):
         lost: list[Exception | None] = []
         heard: list[bytes | bytearray] = []
         stream = MessageStream(max_message_bytes=1000, received=heard.append, lost=lost.append)
         stream.dial(path=INFER_STREAM, authority="test")
-        await asyncio.get_running_loop().create_connection(lambda: stream, address.host, address.port)
-        await until(lambda: bool(late))
+        call = stream._opening.index(b"\0\x07:method") - FRAME_HEADER
+        first, stream._opening = (
+            (stream._opening[:call], stream._opening[call:]) if pieces == 2 else (b"", stream._opening)
+        )
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, address.host, address.port)
+        if first:
+            transport.write(first)
+            await until(lambda: any(isinstance(each.get_protocol(), MessageStream) for each in door._connections))
+        transport.set_protocol(stream)
+        stream.connection_made(transport)
+        silent, mute = await asyncio.open_connection(address.host, address.port)
+        assert await silent.read() == b"", "whoever came later and said nothing has been left"
+        mute.close()
         stream.send(pb.Up(ping=pb.Ping(id=1)).SerializeToString())
         await until(lambda: bool(heard))
         assert not lost and len(door._connections) == 1
