@@ -6,7 +6,7 @@ Only train rows are looked at, and of them only the parts that nothing was train
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from calibration.guarantee import Split
 from calibration.points import check_points, make_points
 from calibration.ranges import fit_cut
 from calibration.served import Served
-from calibration.settings import CalibrationSettings, CutSettings, DataSettings, GuaranteeSettings, parse_section
+from calibration.settings import (
+    CalibrationSettings,
+    CutSettings,
+    DataSettings,
+    GuaranteeSettings,
+    PointSettings,
+    parse_section,
+)
 from calibration.temperature import fit_temperature
 from calibration.thresholds import criterion_named, exit_flops
 from common.bundle import Bundle, write_manifest
@@ -79,6 +86,7 @@ def calibrate(
     served = Served(bundle, runtime=runtime, threads=threads)
     wanted = settings.all_points()
     check_points(wanted, [float(flops) for flops in exit_flops(served.manifest)])
+    _say_opened(served.manifest, wanted, report)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
     tune = served.says(splits.tune)
@@ -127,6 +135,19 @@ def _settings(bundle: Bundle, changes: Mapping[str, Any]) -> CalibrationSettings
     if not 0.0 <= drop < 1.0:
         raise ConfigError(f"The target drop is {drop}. It must be a share of rows from 0 to below 1.")
     return parse_section(CalibrationSettings, {**settings, **wanted}, "offramp calibrate")
+
+
+def _say_opened(manifest: Manifest, wanted: Sequence[PointSettings], report: Callable[[str], None]) -> None:
+    """Say that rows have been tested before, for another promise: whoever picks among several breaks them."""
+    tested = {name: point.guarantee for name, point in manifest.operating_points.items() if point.guarantee}
+    known = [{key: paper.get(key) for key in ("risk", "epsilon", "delta")} for paper in tested.values()]
+    asked = [point.guarantee.model_dump() for point in wanted if point.guarantee is not None]
+    if known and any(promise not in known for promise in asked):
+        name, paper = next(iter(tested.items()))
+        report(
+            f"note: the same rows were tested before, for epsilon {paper.get('epsilon')} ({name}). A promise holds for "
+            f"what was fixed beforehand; `--from {name}` takes another epsilon from the limits that are there."
+        )
 
 
 def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Callable[[str], None]) -> Manifest:

@@ -74,6 +74,15 @@ def test_the_certificate_says_what_the_rows_say(tiny: Path, data: Path, risk: st
     assert point["guarantee"]["certify_sha256"] == split_sha256(rows)
 
 
+def test_rows_that_were_tested_before_are_told(tiny: Path, data: Path) -> None:
+    """Calibrating with several epsilons and keeping the best breaks what each of them promises."""
+    said: list[str] = []
+    for epsilon, told in ((0.1, False), (0.1, False), (0.05, True)):
+        said.clear()
+        calibrate(tiny, data, guarantee=wanted(epsilon), report=said.append)
+        assert any("the same rows were tested before, for epsilon 0.1 (guaranteed)." in line for line in said) == told
+
+
 def test_the_recipe_may_ask_for_it(tmp_path: Path, data: Path) -> None:
     section = {"epsilon": 0.2, "delta": 0.05, "risk": "accuracy-gap", "name": "safe"}
     root = write_tiny(tmp_path / "tiny", calibration={"guarantee": section})
