@@ -192,12 +192,22 @@ def test_a_wrong_model_is_one_sentence(tmp_path: Path, data: Path) -> None:
         ),
         ({"factory": "b-lenet", "options": {"depth": 3}}, r"model\.options do not fit b-lenet: .*depth"),
         ({"factory": "b-lenet", "options": {"stem": -1}}, r"model\.options do not fit b-lenet"),
-        ({"factory": "b-lenet"}, r"exit_weights has 2 numbers\. The network has 3 exits"),
+        ({"factory": "b-lenet"}, r"'image' is uint8 \[1, 8, 8\]\. The network takes uint8 \[1, 28, 28\]"),
     ):
         path.write_text(yaml.safe_dump({**document, "model": model}))
         with pytest.raises(ConfigError, match=said):
             build(path, tmp_path / "out", data, quiet=True)
         assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_losses_that_are_not_one_for_each_exit(tmp_path: Path, data: Path) -> None:
+    path = write_recipe(tmp_path / "recipe.yaml")
+    document = yaml.safe_load(path.read_text())
+    document["training"]["exit_weights"] = [1.0, 1.0, 1.0]
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match=r"exit_weights has 3 numbers\. The network has 2 exits"):
+        build(path, tmp_path / "out", data, quiet=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_weights_are_refused(tmp_path: Path, data: Path) -> None:
