@@ -8,7 +8,7 @@ import importlib
 from benchmarks import report
 from benchmarks.results import CannotRun
 
-NAMES = ("local", "hop", "batching", "codec", "tier", "scale", "soak", "fog")
+NAMES = ("local", "hop", "batching", "codec", "tier", "scale", "soak", "fog", "mobilenet")
 
 
 def main() -> None:

@@ -110,6 +110,7 @@ def _soak(axes: Any, document: Document) -> None:
 
 
 _PLOTS: dict[str, Callable[[Any, Document], None]] = {
-    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale, "soak": _soak, "fog": fog.draw,
+    "local": _local, "hop": _hop, "batching": _batching, "scale": _scale, "soak": _soak,
+    "fog": fog.draw, "mobilenet": fog.draw,
 }  # fmt: skip
-_SHAPES = {"fog": fog.SHAPE}
+_SHAPES = {"fog": fog.SHAPE, "mobilenet": fog.SHAPE}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import OfframpError
 from results.page import write_section
-from results.runs import Settings
+from results.runs import WORK, Settings
 from results.store import Store
 
 TABLES = ("guarantee", "blenet", "methods", "depth", "cifar", "frozen")
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("tables", nargs="*", metavar="TABLE", choices=[*TABLES, []], help=", ".join(TABLES))
     parser.add_argument("--do", choices=("all", "train", "time", "page"), default="all", help="one part of the work")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="data sets, each in a subfolder with its name")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=ROOT / "runs", help="bundles and weights")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=WORK, help="bundles and weights")
     parser.add_argument("--raw", type=Path, metavar="DIR", default=ROOT / "results" / "raw", help="what was measured")
     parser.add_argument("--page", type=Path, metavar="FILE.md", default=ROOT / "docs" / "results.md")
     parser.add_argument("--threads", type=int, default=1, help="of torch while it trains")

@@ -14,6 +14,7 @@ import yaml
 from training.build import build
 
 RECIPES = Path(__file__).parent / "recipes"
+WORK = Path(__file__).parent.parent / "runs"  # where nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True)

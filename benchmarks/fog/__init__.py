@@ -13,7 +13,7 @@ def run(*, quick: bool) -> Document:
     """Measure and save."""
     from benchmarks.fog import map as measuring
 
-    return measuring.run(quick=quick)
+    return measuring.run("fog", quick=quick)
 
 
 def tables(document: Document) -> str:

@@ -19,11 +19,14 @@ from benchmarks.fog.images import images_of
 from benchmarks.fog.layouts import FULL, Field, field
 from benchmarks.fog.namespaces import missing
 from benchmarks.fog.place import Place
-from benchmarks.paths import BUILT, ROOT
+from benchmarks.paths import BUILT, ROOT, shown
 from benchmarks.results import CannotRun, Document, Recorder
 from common.bundle import Bundle
 
-BUNDLE = ROOT / "bundles" / "fashion-mnist-resnet"
+BUNDLES = {
+    "fog": ROOT / "bundles" / "fashion-mnist-resnet",
+    "mobilenet": ROOT / "runs" / "mobilenet-tiers",  # from `python -m results.tiers`
+}
 POINTS = ("guaranteed", "default")  # the first that the bundle has: as close to the whole network as it gets
 TIMES = Times(try_s=1.0, again_s=3.0, requests=400, rounds=2, least_s=4.0)
 _QUICK = Times(try_s=0.5, again_s=0.5, requests=20, rounds=2, least_s=0.5)
@@ -32,23 +35,24 @@ _A_CELL_S = 45.0  # about
 _KEPT = BUILT / "fog"
 
 
-def run(*, quick: bool, bundle: Path = BUNDLE, until: float | None = None) -> Document:
-    """Measure and save; begin no cell that would end after `until` (of time.monotonic()).
+def run(name: str, *, quick: bool, until: float | None = None) -> Document:
+    """Measure one of `BUNDLES` and save; begin no cell that would end after `until` (of time.monotonic()).
 
     Raises:
         CannotRun: when this machine cannot hold the links, or the bundle is not there.
     """
     if reason := missing():
         raise CannotRun(reason)
+    bundle = BUNDLES[name]
     if not bundle.is_dir():
-        raise CannotRun(f"{bundle} is not there. `make bundle RECIPE=...` makes it.")
+        raise CannotRun(f"{shown(bundle)} is not there. docs/performance.md says how it is made.")
     served = Bundle(bundle)
     points = served.manifest.operating_points
     point = next(name for name in POINTS if name in points)
     ways = field(len(served.manifest.stages), inputs=_inputs_are_small(bundle), point=point)
     times = _QUICK if quick else TIMES
     recorder = Recorder(
-        "fog", rounds=times.rounds, requests_per_cell=times.requests, bundle=served.name, loads=LOADS, point=point,
+        name, rounds=times.rounds, requests_per_cell=times.requests, bundle=served.name, loads=LOADS, point=point,
         measured={name: dict(points[name].measured or {}) for name in (point, FULL)},
     )  # fmt: skip
     found: dict[str, Any] = {}
@@ -143,12 +147,12 @@ def main() -> None:
     """`python -m benchmarks.fog.map`: measure for a while, to go on later."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--minutes", type=float, default=None, help="begin no cell that would end later")
-    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("name", nargs="?", default="fog", choices=BUNDLES, help="of the benchmark (default: fog)")
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     until = None if chosen.minutes is None else time.monotonic() + chosen.minutes * 60
     try:
-        document = run(quick=chosen.quick, bundle=chosen.bundle, until=until)
+        document = run(chosen.name, quick=chosen.quick, until=until)
     except CannotRun as reason:
         raise SystemExit(str(reason)) from None
     print(f"{document['left']} cells are left to measure")

@@ -17,7 +17,7 @@ def tables(document: Document) -> str:
     """Markdown: per share and load the map, its summary, and the numbers behind it."""
     found = {cell: document["cells"][cell.name] for cell in cells(False) if cell.name in document["cells"]}
     found |= {cell: document["cells"][cell.name] for cell in cells(True) if cell.name in document["cells"]}
-    parts = ["![Gains per link](performance-fog.svg)", _summary(found)]
+    parts = [f"![Gains per link](performance-{document['benchmark']}.svg)", _summary(found)]
     if left := document.get("left"):
         parts.append(f"{left} of {len(cells(False))} cells are not measured yet.")
     for share, load in dict.fromkeys((cell.share, cell.load) for cell in found):

@@ -19,6 +19,7 @@ from benchmarks.fog.line import Line
 from benchmarks.fog.links import Links
 from benchmarks.fog.load import lists
 from benchmarks.fog.numbers import compare, geometric_mean, joined, least_regret, regrets, summary
+from benchmarks.results import CannotRun
 from common.bundle import Bundle
 from offramp.load_run import Outcome, Plan, Sample, arrivals
 
@@ -235,7 +236,8 @@ def test_the_page_names_wins_and_losses_and_the_map_is_drawn(monkeypatch: pytest
             "rate": 50.0, "ways": {"offramp": "device 3", "static split": "edge 3"}, "numbers": numbers,
             "gains": compare(ours, others), "fixed": summary(theirs), "forwarded_gains": {"p50": 1.0, "p99": 0.9},
         }  # fmt: skip
-    text = page.tables({"cells": found})
+    text = page.tables({"benchmark": "fog", "cells": found})
+    assert "(performance-fog.svg)" in text
     assert f"{len(found) - 1} of {len(found)}" in text and f"1 of {len(found)}" in text
     monkeypatch.setattr(plots, "PAGE", tmp_path / "performance.md")
     plots.plot("fog", {"cells": found})
@@ -248,8 +250,14 @@ def test_a_machine_without_root_is_told_in_one_sentence(monkeypatch: pytest.Monk
     assert reason is not None and reason.startswith("The links need root") and reason.count(".") == 1
 
 
-def test_the_benchmark_is_found_by_name() -> None:
-    benchmark = importlib.import_module("benchmarks.fog")
-    importlib.import_module("benchmarks.fog.map")
-    importlib.import_module("benchmarks.fog.page")
-    assert "fog" in NAMES and all(inspect.isfunction(getattr(benchmark, name)) for name in ("run", "tables"))
+@pytest.mark.parametrize("name", fog_map.BUNDLES)
+def test_the_benchmark_is_found_by_name(name: str) -> None:
+    benchmark = importlib.import_module(f"benchmarks.{name}")
+    assert name in NAMES and all(inspect.isfunction(getattr(benchmark, each)) for each in ("run", "tables"))
+
+
+def test_a_bundle_that_is_not_there_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fog_map, "missing", lambda: None)
+    monkeypatch.setitem(fog_map.BUNDLES, "mobilenet", fog_map.ROOT / "runs" / "no-bundle")
+    with pytest.raises(CannotRun, match=r"^runs/no-bundle is not there\. docs/performance\.md says how it is made\.$"):
+        fog_map.run("mobilenet", quick=True)
