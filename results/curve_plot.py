@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _SHAPES = "s*D^v"
-_COLOURS = ("#1f6f8b", "#d1783c", "#6b8e23", "#8b6fa8", "#b03a5b")
+_COLOURS = ("#1f6f8b", "#d1783c", "#6b8e23", "#8b6fa8", "#b03a5b", "#5a5a5a", "#c2a21d")
 
 
 @dataclass(frozen=True, kw_only=True)
