@@ -8,9 +8,11 @@ import pytest
 from common.errors import DeadlineExceeded, Overloaded, Unavailable
 from common.limits import Limits
 from common.serving.batcher import INLINE_S, RunCost, Solo
+from common.serving.tier import Tier
 from common.types import Degraded, Tensors
 from tests.networks import write_skip
 from tests.serving.chains import Scripted, ask, inputs, make_request, make_tier
+from tests.serving.sockets import until
 
 
 class Gated:
@@ -28,14 +30,25 @@ class Gated:
         return self.stage.run(tensors)  # type: ignore[attr-defined,no-any-return]
 
 
+def gate(tier: Tier, stage: int = 0) -> Gated:
+    """Put a stage behind a gate; it is known to take long, so that it runs on the thread."""
+    gated = Gated(tier.runners[stage])
+    tier.runners[stage] = gated  # type: ignore[index]
+    tier.batcher.costs[stage].learn(1, 10 * INLINE_S)
+    return gated
+
+
+async def at_gate(gated: Gated, runs: int = 1) -> None:
+    """Wait until so many runs have come to the gate."""
+    await until(lambda: len(gated.rows) >= runs)
+
+
 @pytest.fixture
 async def slow(tmp_path: Path):
-    """A tier whose first stage is known to take long, so that it runs on the thread."""
+    """A tier whose first stage waits at a gate."""
     bundle, reference = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4)
-    gated = Gated(tier.runners[0])
-    tier.runners[0] = gated  # type: ignore[index]
-    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    gated = gate(tier)
     yield bundle, reference, tier, gated
     gated.gate.release(1000)
     await tier.close()
@@ -45,8 +58,7 @@ async def test_rows_join_while_the_runtime_is_busy(slow) -> None:
     bundle, reference, tier, gated = slow
     batches = [inputs(2, seed) for seed in range(10)]
     tasks = [asyncio.create_task(ask(tier, make_request(bundle, x_BD))) for x_BD in batches]
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     late = [asyncio.create_task(ask(tier, make_request(bundle, x_BD))) for x_BD in batches]
     await asyncio.sleep(0)
     gated.gate.release(1000)
@@ -61,8 +73,7 @@ async def test_rows_join_while_the_runtime_is_busy(slow) -> None:
 async def test_what_waits_too_long_for_the_runtime(slow) -> None:
     bundle, _, tier, gated = slow
     first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     second = asyncio.create_task(ask(tier, make_request(bundle, inputs(1), timeout_s=0.02)))
     await asyncio.sleep(0.05)
     gated.gate.release(1000)
@@ -74,18 +85,16 @@ async def test_what_waits_too_long_for_the_runtime(slow) -> None:
 async def test_whose_time_has_run_out_hears_of_it_before_the_others_have_run(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4, limits=Limits(run_rows=2))
-    gated = Gated(tier.runners[0])
-    tier.runners[0] = gated  # type: ignore[index]
-    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    gated = gate(tier)
     before = [asyncio.create_task(ask(tier, make_request(bundle, inputs(2)))) for _ in range(8)]
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     hurried = asyncio.create_task(ask(tier, make_request(bundle, inputs(2), timeout_s=0.02)))
     await asyncio.sleep(0.05)
     gated.gate.release()
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(hurried, 20)
-    assert len(gated.rows) <= 2 and not any(task.done() for task in before[1:])  # the second run may just have begun
+    await at_gate(gated, 2)
+    assert len(gated.rows) == 2 and not any(task.done() for task in before[1:])
     gated.gate.release(1000)
     assert [len(answers) for answers in await asyncio.gather(*before)] == [2] * 8
     await tier.close()
@@ -94,12 +103,9 @@ async def test_whose_time_has_run_out_hears_of_it_before_the_others_have_run(tmp
 async def test_rows_that_nobody_waits_for_leave_room_for_others(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4, limits=Limits(queue_rows=4))
-    gated = Gated(tier.runners[0])
-    tier.runners[0] = gated  # type: ignore[index]
-    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    gated = gate(tier)
     first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     gone = asyncio.create_task(ask(tier, make_request(bundle, inputs(4))))
     await asyncio.sleep(0.02)
     with pytest.raises(Overloaded):
@@ -118,15 +124,12 @@ async def test_rows_that_nobody_waits_for_leave_room_for_others(tmp_path: Path) 
 async def test_the_runtime_goes_on_with_what_waits_while_the_event_loop_is_busy(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4, limits=Limits(run_rows=2))
-    gated = Gated(tier.runners[0])
-    tier.runners[0] = gated  # type: ignore[index]
-    tier.batcher.costs[0].learn(1, 10 * INLINE_S)
+    gated = gate(tier)
     tasks = [asyncio.create_task(ask(tier, make_request(bundle, inputs(2, seed)))) for seed in range(3)]
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     gated.gate.release(2)
-    until = time.monotonic() + 20
-    while len(gated.rows) < 3 and time.monotonic() < until:
+    end = time.monotonic() + 20
+    while len(gated.rows) < 3 and time.monotonic() < end:
         time.sleep(0.001)  # the loop stands still all along
     begun = list(gated.rows)
     gated.gate.release(1000)
@@ -138,8 +141,7 @@ async def test_the_runtime_goes_on_with_what_waits_while_the_event_loop_is_busy(
 async def test_a_stage_that_fails_on_the_thread_fails_its_rows_alone(slow) -> None:
     bundle, _, tier, gated = slow
     first = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     whole, gated.stage = gated.stage, None
     second = asyncio.create_task(ask(tier, make_request(bundle, inputs(1))))
     await asyncio.sleep(0)
@@ -155,12 +157,9 @@ async def test_a_stage_that_fails_on_the_thread_fails_its_rows_alone(slow) -> No
 async def test_between_two_stages_an_expired_row_has_its_exit(tmp_path: Path) -> None:
     bundle, _ = write_skip(tmp_path)
     tier = make_tier(bundle, 0, 4, upstream=Scripted(lambda request, deliver: None))
-    gated = Gated(tier.runners[1])
-    tier.runners[1] = gated  # type: ignore[index]
-    tier.batcher.costs[1].learn(1, 10 * INLINE_S)
+    gated = gate(tier, stage=1)
     blocking = asyncio.create_task(ask(tier, make_request(bundle, inputs(1), point="full")))
-    while not gated.rows:
-        await asyncio.sleep(0.001)
+    await at_gate(gated)
     late = asyncio.create_task(ask(tier, make_request(bundle, inputs(3), point="full", timeout_s=0.05)))
     await asyncio.sleep(0.1)
     gated.gate.release(1000)
