@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from training.example import Example
-from training.program import Program, program_of, to_logits
+from training.program import Program, program_to_logits
 from training.refusal import refusal, why
 from training.tracing import check_runs, export_in_mode, in_mode, quiet
 
@@ -50,17 +50,17 @@ def capture(model: nn.Module, example: Example) -> Capture:
         raise refusal(model, example, error) from None
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
-    serve = to_logits(program_of(exported, example, "serve"), exported)
+    serve = program_to_logits(exported, example, "serve")
     limits = limits_of(exported, serve)
     if serve.in_place:  # torch rewrites it, at the price of operators that are less like forward's
         with quiet():
             exported = export_in_mode(model, example, training=False).run_decompositions({})
-        serve = to_logits(program_of(exported, example, "serve"), exported)
+        serve = program_to_logits(exported, example, "serve")
     tensors.update(constants_of(exported, "serve"))
     train, reason = None, ""
     try:
         training = export_in_mode(model, example, training=True)
-        train = to_logits(program_of(training, example, "train"), training)
+        train = program_to_logits(training, example, "train")
         tensors.update(constants_of(training, "train"))
     except Exception as error:  # as above
         reason = why(example, error)

@@ -125,8 +125,9 @@ def program_of(exported: ExportedProgram, example: Example, mode: str, prefix: s
     )
 
 
-def to_logits(program: Program, exported: ExportedProgram) -> Program:
-    """The program up to its logits: whatever else it returns is left out."""
+def program_to_logits(exported: ExportedProgram, example: Example, mode: str) -> Program:
+    """As `program_of`, up to the logits: whatever else the network returns is left out."""
+    program = program_of(exported, example, mode)
     (output,) = (node for node in exported.graph.nodes if node.op == "output")
     specs = exported.graph_signature.output_specs
     returned = [a for a, spec in zip(output.args[0], specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]

@@ -18,7 +18,7 @@ from common.errors import ConfigError
 from training.body import CapturedPart
 from training.capture import Capture, constants_of, limits_of
 from training.example import BATCH, ROWS, TOKENS, Example
-from training.program import in_serving, program_of, to_logits
+from training.program import in_serving, program_to_logits
 from training.slices import graph_of, slice_of
 from training.tracing import quiet
 
@@ -35,11 +35,11 @@ def capture_program(exported: ExportedProgram, inputs: Sequence[str] | None = No
     example = example if inputs is None else example.called(inputs)
     for node in exported.graph.nodes:
         node.target, node.args = in_serving(node.target, node.args)
-    program = to_logits(program_of(exported, example, "serve"), exported)
+    program = program_to_logits(exported, example, "serve")
     if program.in_place:
         with quiet():
             exported = exported.run_decompositions({})
-        program = to_logits(program_of(exported, example, "serve"), exported)
+        program = program_to_logits(exported, example, "serve")
     tensors: dict[str, Tensor] = {name: _own(value) for name, value in exported.state_dict.items()}
     signature = exported.graph_signature
     buffers = {name: exported.constants[name] for name in signature.buffers if name in exported.constants}
