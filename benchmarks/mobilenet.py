@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks.fog import tables
 from benchmarks.results import Document
+
+__all__ = ["run", "tables"]
 
 
 def run(*, quick: bool) -> Document:
@@ -10,10 +13,3 @@ def run(*, quick: bool) -> Document:
     from benchmarks.fog import map as measuring
 
     return measuring.run("mobilenet", quick=quick)
-
-
-def tables(document: Document) -> str:
-    """The page's tables."""
-    from benchmarks.fog.page import tables as of
-
-    return of(document)

@@ -72,7 +72,7 @@ RULE = {
     "Zero Time Waste": "Zero Time Waste",
 }
 _TIMED = {"times of ours": ("baseline", "ours"), "times": tuple(name for name in RUNS if name != "ours")}
-_BASELINE = "baseline"  # beside a network's own times: those of the baseline in the same step
+_BESIDE = "baseline"  # beside a network's own times: those of the baseline in the same step
 _ROUNDS, _ROWS = 3, 600
 
 
@@ -177,7 +177,7 @@ def _rounds(steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, list[float]
     found: dict[str, dict[str, list[float]]] = {}
     for step in _TIMED:
         rounds = steps.get(step, {}).get("rounds", {})
-        found |= {name: {**taken, _BASELINE: rounds["baseline"][WHOLE]} for name, taken in rounds.items()}
+        found |= {name: {**taken, _BESIDE: rounds["baseline"][WHOLE]} for name, taken in rounds.items()}
     return found
 
 
@@ -230,8 +230,8 @@ def _price(done: dict[str, dict[str, Any]], times: dict[str, dict[str, list[floa
         f"Times: batch 1, one thread of onnxruntime, computing only, all in turn, the median of {_ROUNDS} rounds of "
         f"{_ROWS} rows. Cut into its stages, with no exit asked, a network takes us: {', '.join(cut)}; the baseline is "
         f"one graph of {np.median(times['baseline'][WHOLE]):.0f} us. *Ours* was timed in a run of its own, beside the "
-        "baseline. A combination is decided in numpy at every exit; "
-        "beside a network this small, that and the cuts use up much of what the FLOPs save."
+        "baseline. A combination is decided in numpy at every exit; beside a network this small, that and the cuts use "
+        "up much of what the FLOPs save."
     )
 
 
@@ -294,7 +294,7 @@ def plot(steps: dict[str, dict[str, Any]], folder: Path) -> None:
 def _taken(times: dict[str, dict[str, list[float]]], name: str, point: str) -> tuple[str, str]:
     if point not in times.get(name, {}):
         return "-", "-"
-    mine, whole = np.array(times[name][point]), np.array(times[name][_BASELINE])
+    mine, whole = np.array(times[name][point]), np.array(times[name][_BESIDE])
     return f"{np.median(mine):.0f}", f"{np.median(whole / mine):.2f}"
 
 

@@ -93,10 +93,12 @@ def point(
     rows: Answers, test: Answers, thresholds: Sequence[float], reference_N: Array | None = None
 ) -> dict[str, Any]:
     """What thresholds give on both splits, and the paired gap to the test rows that a reference gets right."""
+    chosen_N, chosen_cost = rows.outcome(thresholds)
     right_N, cost = test.outcome(thresholds)
     return {
         "thresholds": [float(one) for one in thresholds],
-        "calibration_cost": rows.outcome(thresholds)[1],
+        "calibration_cost": chosen_cost,
+        "calibration_accuracy": float(chosen_N.mean()),
         "cost": cost,
         "accuracy": float(right_N.mean()),
         **({} if reference_N is None else asdict(paired_gap(right_N, reference_N))),

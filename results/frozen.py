@@ -42,9 +42,14 @@ def time(store: Store, settings: Settings) -> None:
         store.once("times", lambda: _times(chosen, settings))
 
 
-def _exits(settings: Settings) -> Trained:
+def need_classifier(settings: Settings) -> None:
+    """The network with its owner's classifier, fitted unless that is done."""
     if not (settings.work / WEIGHTS).exists():
         fit_classifier(RUN, settings, WEIGHTS)
+
+
+def _exits(settings: Settings) -> Trained:
+    need_classifier(settings)
     return trained(RUN, settings)
 
 

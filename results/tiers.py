@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import OfframpError
-from results.classifier import fit_classifier
-from results.frozen import RUN, WEIGHTS
+from results.frozen import RUN, need_classifier
 from results.runs import WORK, Run, Settings
 
 TIERS = Run(
@@ -38,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = Settings(data_dir=options.data_dir, work=options.work)
     try:
-        if not (settings.work / WEIGHTS).exists():
-            fit_classifier(RUN, settings, WEIGHTS)
+        need_classifier(settings)
         print(TIERS.build(settings))
     except OfframpError as error:
         print(f"results: {error}", file=sys.stderr)
