@@ -3,7 +3,8 @@
 Runs that are expected to stay under a millisecond happen inline in the event loop, longer ones on the
 runtime's one thread. There is no timer: what has arrived when the runtime becomes free is the batch. The thread takes
 its next batch itself, so that the runtime does not wait while the event loop sees to the rows that have just run.
-A row whose time runs out hears of it when the run under way is over, however many rows wait before it.
+A row whose time runs out hears of it when the run under way is over, however many rows wait before it. Rows that would
+make the oldest one late wait for the run after, as long as that costs all of them little.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 INLINE_S = 1e-3
 RUNS_PER_TURN = 8  # inline, before the event loop gets its turn again
+RATE_KEPT = 0.8  # of the rows per second, where a run is made smaller for the oldest row's sake
 SWEEP_S = 0.01  # between two looks at all that waits: thousands of chunks take a few tenths of a millisecond
 
 Finish = Callable[[int, list[Chunk], Tensors, Tensors], None]  # stage, chunks, what went in, what came out
@@ -62,6 +64,17 @@ class RunCost:
             if smaller in self._seconds:
                 return self._seconds[smaller] * 2.0 ** (size - smaller)
         return 0.0
+
+    def in_time(self, rows: int, seconds: float) -> int:
+        """The most of so many rows whose run should end within `seconds`.
+
+        All of them where no smaller run does, or where it gets fewer than `RATE_KEPT` of the rows done in its time:
+        under overload some row is always about to be late, and small runs for its sake would make all others late.
+        """
+        whole, size = self.expect(rows), rows
+        while (expected := self.expect(size)) > seconds:
+            size = (1 << (size.bit_length() - 1)) - 1
+        return size if size * whole >= RATE_KEPT * rows * expected > 0.0 else rows
 
 
 class Solo:
@@ -240,14 +253,14 @@ class Batcher:
             while self.rows:
                 waiting = [(queue[0].waiting_since, stage) for stage, queue in self._queues.items() if queue]
                 stage = waiting[0][1] if len(waiting) == 1 else min(waiting)[1]
-                if taken := self._take(self._queues[stage], expired):
+                if taken := self._take(stage, expired):
                     return stage, taken, expired
             self._busy = False
             return 0, [], expired
 
-    def _take(self, queue: deque[Chunk], expired: list[Chunk]) -> list[Chunk]:
+    def _take(self, stage: int, expired: list[Chunk]) -> list[Chunk]:
         """Chunks from one queue for one run; those nobody waits for are dropped."""
-        now = time.monotonic()
+        now, queue, most = time.monotonic(), self._queues[stage], self._run_rows
         taken: list[Chunk] = []
         kept: list[Chunk] = []
         rows = 0
@@ -256,11 +269,14 @@ class Batcher:
             size = len(chunk.ids)
             if not self._waits(chunk, now, expired):
                 continue
-            if not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
+            if not taken and queue:
+                left_s = chunk.job.request.deadline.at - now
+                most = self.costs[stage].in_time(min(self._run_rows, self.rows), left_s)
+            if not taken or (chunk.key == taken[0].key and rows + size <= most):
                 taken.append(chunk)
                 rows += size
                 self.rows -= size
-                if rows >= self._run_rows:
+                if rows >= most:
                     break
             else:
                 kept.append(chunk)

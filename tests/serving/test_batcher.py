@@ -200,6 +200,34 @@ def test_the_cost_of_a_run_is_scaled_from_what_is_known() -> None:
     assert cost.expect(8) == pytest.approx(0.002) and cost.expect(32) == pytest.approx(0.008)
 
 
+def test_a_run_is_made_smaller_only_where_that_is_in_time_and_costs_little() -> None:
+    cost = RunCost()
+    assert cost.in_time(64, 0.001) == 64, "nothing is known"
+    cost.learn(1, 0.001)
+    assert cost.in_time(64, 1.0) == 64
+    assert cost.in_time(64, 0.017) == 31 and cost.in_time(1, 0.017) == 1, "twice the rows take twice the time"
+    assert cost.in_time(64, 0.0005) == 64, "not even one row would be in time"
+    cost.learn(64, 0.002)
+    assert cost.in_time(64, 0.0015) == 64, "64 rows take hardly longer than one"
+
+
+async def test_the_oldest_row_is_not_made_late_by_those_that_would_share_its_run(tmp_path: Path) -> None:
+    bundle, _ = write_skip(tmp_path)
+    tier = make_tier(bundle, 0, 4)
+    gated = gate(tier)
+    tier.batcher.costs[0] = RunCost()
+    tier.batcher.costs[0].learn(1, 10.0)
+    tasks = [asyncio.create_task(ask(tier, make_request(bundle, inputs(1), timeout_s=100)))]
+    await at_gate(gated)
+    for timeout_s in (25, *[100] * 7):
+        tasks.append(asyncio.create_task(ask(tier, make_request(bundle, inputs(1), timeout_s=timeout_s))))
+        await asyncio.sleep(0)
+    gated.gate.release(1000)
+    assert [len(answers) for answers in await asyncio.gather(*tasks)] == [1] * 9
+    assert gated.rows == [1, 3, 5]
+    await tier.close()
+
+
 def test_alone_is_learnt_and_unlearnt() -> None:
     solo = Solo()
     assert not solo.now()
