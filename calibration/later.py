@@ -21,7 +21,8 @@ def add_later(bundle_dir: Path, source: str, wanted: GuaranteeSettings) -> str:
     Args:
         bundle_dir: the bundle; its manifest is replaced.
         source: an operating point with a certificate.
-        wanted: name and epsilon of the new point; risk and delta must be those of the certificate.
+        wanted: name and epsilon of the new point; risk and delta must be those of the certificate. A point of that
+            name is replaced only if it was made in this way, too.
 
     Returns:
         The bundle's new digest.
@@ -35,7 +36,7 @@ def add_later(bundle_dir: Path, source: str, wanted: GuaranteeSettings) -> str:
     points = document["operating_points"]
     if source not in points:
         raise ConfigError(f"{bundle_dir} has no operating point {source!r}. It has {', '.join(sorted(points))}.")
-    if wanted.name in (source, *RESERVED_POINTS):
+    if wanted.name in RESERVED_POINTS or not _made_later(points.get(wanted.name)):
         raise ConfigError(f"Operating point {wanted.name!r} is there already. Give the new one a name of its own.")
     point = chosen_later(points[source], source, wanted.epsilon)
     for key, value in (("risk", wanted.risk), ("delta", wanted.delta)):
@@ -43,6 +44,11 @@ def add_later(bundle_dir: Path, source: str, wanted: GuaranteeSettings) -> str:
             raise ConfigError(f"The certificate of {source!r} has {key} {point['guarantee'][key]}, not {value}.")
     points[wanted.name] = point
     return write_manifest(bundle.root, document)
+
+
+def _made_later(point: Mapping[str, Any] | None) -> bool:
+    """Whether nothing is lost with a point: there is none, or it was made as another can be."""
+    return point is None or "ladder_of" in (point.get("guarantee") or {})
 
 
 def chosen_later(point: Mapping[str, Any], name: str, epsilon: float) -> dict[str, Any]:

@@ -148,6 +148,8 @@ def test_another_point_later_without_data(tiny: Path, data: Path) -> None:
         rung["limit_all"] > 0.3 or rung["mean_flops"] >= chosen["mean_flops"] for rung in source["guarantee"]["ladder"]
     )
     assert point_of(tiny) == source and _differences(Bundle(tiny).manifest, "loose") == ()
+    add_later(tiny, "guaranteed", wanted(0.25, name="loose"))
+    assert point_of(tiny, "loose")["guarantee"]["epsilon"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -158,6 +160,7 @@ def test_another_point_later_without_data(tiny: Path, data: Path) -> None:
         ("nothing", {"epsilon": 0.3, "name": "x"}, "no operating point 'nothing'. It has default, full, guaranteed"),
         ("guaranteed", {"epsilon": 0.3}, "'guaranteed' is there already"),
         ("guaranteed", {"epsilon": 0.3, "name": "full"}, "'full' is there already"),
+        ("guaranteed", {"epsilon": 0.3, "name": "default"}, "'default' is there already"),
         ("guaranteed", {"epsilon": 0.3, "name": "x", "delta": 0.01}, "has delta 0.1, not 0.01"),
         (
             "guaranteed",
