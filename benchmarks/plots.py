@@ -45,6 +45,7 @@ def _local(axes: Any, document: Document) -> None:
         axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=7)
         axis.set_title(title)
     axes[0].set_xscale("log")
+    axes[0].minorticks_off()  # their labels overlap
     axes[1].tick_params(labelleft=False)
 
 
