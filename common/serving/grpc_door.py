@@ -15,7 +15,7 @@ from common.address import Address
 from common.serving.bounds import bounds
 from common.serving.core import Core
 from common.serving.incoming import Connections, Incoming
-from common.serving.listening import listen
+from common.serving.listening import listen, stop_listening
 from common.serving.private_folder import PrivateFolder
 from common.serving.served import ServedStream
 from common.serving.tier_service import TierService
@@ -100,7 +100,7 @@ class GrpcDoor:
         in flight is cancelled.
         """
         if self._listener is not None:
-            self._listener.close()
+            await stop_listening(self._listener)
         await self._server.stop(grace=FLUSH_S)  # a tier may be through with a request before gRPC is with its reply
         await self._connections.close(FLUSH_S)
         self._remove_folder()

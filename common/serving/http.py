@@ -13,7 +13,7 @@ import time
 from common.serving.asgi import AsgiApp
 from common.serving.connection import Connection
 from common.serving.hub import HttpLimits, Hub
-from common.serving.listening import listen
+from common.serving.listening import listen, stop_listening
 
 __all__ = ["LINGER_S", "HttpLimits", "HttpServer", "check_free"]
 
@@ -64,7 +64,7 @@ class HttpServer:
         if self._server is None:
             return
         hub = self._hub
-        self._server.close()
+        await stop_listening(self._server)
         for connection in list(hub.connections):
             connection.shutdown()
         until = time.monotonic() + grace_s

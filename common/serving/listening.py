@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_ACCEPTED_TO_MADE = 2  # turns of the event loop from accepting a connection to its protocol's connection_made
 
 
 async def listen(
@@ -32,3 +33,22 @@ async def listen(
     return await loop.create_server(
         protocol, host, port, backlog=_BACKLOG, reuse_port=shared or None, start_serving=False
     )
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Accept no more. Whoever was accepted has its protocol by the end, and nobody comes in later.
+
+    asyncio until Python 3.12 makes the protocol a moment after it has accepted, and loses the connection, unclosed,
+    where the server was closed in between; uvloop makes it after that.
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    await _turns(_ACCEPTED_TO_MADE)
+    server.close()
+    await _turns(_ACCEPTED_TO_MADE)
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
