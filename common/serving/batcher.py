@@ -15,9 +15,10 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 
 from common.errors import Unavailable
 from common.runtimes import StageRunner
@@ -30,8 +31,10 @@ log = logging.getLogger(__name__)
 
 INLINE_S = 1e-3
 RUNS_PER_TURN = 8  # inline, before the event loop gets its turn again
-RATE_KEPT = 0.8  # of the rows per second, where a run is made smaller for the oldest row's sake
+RATE_KEPT = 0.9  # of the rows per second, where a run is made smaller for the oldest row's sake
+FORGOTTEN = 0.999  # of a size's expected seconds, each time that they make a run smaller
 SWEEP_S = 0.01  # between two looks at all that waits: thousands of chunks take a few tenths of a millisecond
+_SIZES = 64  # powers of two of a run's rows
 
 Finish = Callable[[int, list[Chunk], Tensors, Tensors], None]  # stage, chunks, what went in, what came out
 Expire = Callable[[Chunk], None]
@@ -45,36 +48,56 @@ class RunCost:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._seconds = [
+            math.inf
+        ] * _SIZES  # by the bits that the number of rows takes; infinite where nothing is known
 
     def learn(self, rows: int, seconds: float) -> None:
         """Remember a run."""
         size = rows.bit_length()
-        known = self._seconds.get(size)
-        if known is None:
+        known = self._seconds[size]
+        if known == math.inf:
             self._seconds[size] = seconds
         else:
             share = 0.3 if seconds < known else 0.03
             self._seconds[size] = known + share * (min(seconds, 2 * known) - known)
 
     def expect(self, rows: int) -> float:
-        """Seconds that a run of so many rows should take; sizes never seen are scaled from the next smaller."""
-        size = rows.bit_length()
-        for smaller in range(size, -1, -1):
-            if smaller in self._seconds:
-                return self._seconds[smaller] * 2.0 ** (size - smaller)
-        return 0.0
+        """Seconds that a run of so many rows should take.
 
-    def in_time(self, rows: int, seconds: float) -> int:
-        """The most of so many rows whose run should end within `seconds`.
-
-        All of them where no smaller run does, or where it gets fewer than `RATE_KEPT` of the rows done in its time:
-        under overload some row is always about to be late, and small runs for its sake would make all others late.
+        A size is expected to take no longer than what is scaled from any smaller one: the first run of a size is often
+        slow, and where that keeps it from being run, nothing else corrects it.
         """
-        whole, size = self.expect(rows), rows
-        while (expected := self.expect(size)) > seconds:
-            size = (1 << (size.bit_length() - 1)) - 1
-        return size if size * whole >= RATE_KEPT * rows * expected > 0.0 else rows
+        least = math.inf
+        for seconds in self._seconds[: rows.bit_length() + 1]:
+            least = min(2.0 * least, seconds)
+        return least if least < math.inf else 0.0
+
+    def in_time(self, chunks: Sequence[int], seconds: float) -> int:
+        """How many of these chunks may share a run that should end within `seconds`.
+
+        All of them where no fewer are in time, or where fewer would get less than `RATE_KEPT` of the rows done in their
+        time: under overload some row is always about to be late, and small runs for its sake would make all others
+        late. All of them, too, where no run of that size has been seen: what has been scaled up is no reason.
+
+        Args:
+            chunks: the rows of each, the oldest first.
+            seconds: until the oldest is late.
+        """
+        rows = sum(chunks)
+        size = rows.bit_length()
+        whole = self.expect(rows)
+        if whole <= seconds or self._seconds[size] == math.inf:
+            return len(chunks)
+        held = rows
+        for count in range(len(chunks) - 1, 0, -1):
+            held -= chunks[count]
+            if 0.0 < (expected := self.expect(held)) <= seconds:
+                if held * whole < RATE_KEPT * rows * expected:
+                    break
+                self._seconds[size] = FORGOTTEN * whole  # what is avoided is not learned anew
+                return count
+        return len(chunks)
 
 
 class Solo:
@@ -260,7 +283,7 @@ class Batcher:
 
     def _take(self, stage: int, expired: list[Chunk]) -> list[Chunk]:
         """Chunks from one queue for one run; those nobody waits for are dropped."""
-        now, queue, most = time.monotonic(), self._queues[stage], self._run_rows
+        now, queue = time.monotonic(), self._queues[stage]
         taken: list[Chunk] = []
         kept: list[Chunk] = []
         rows = 0
@@ -269,17 +292,21 @@ class Batcher:
             size = len(chunk.ids)
             if not self._waits(chunk, now, expired):
                 continue
-            if not taken and queue:
-                left_s = chunk.job.request.deadline.at - now
-                most = self.costs[stage].in_time(min(self._run_rows, self.rows), left_s)
-            if not taken or (chunk.key == taken[0].key and rows + size <= most):
+            if not taken or (chunk.key == taken[0].key and rows + size <= self._run_rows):
                 taken.append(chunk)
                 rows += size
-                self.rows -= size
-                if rows >= most:
+                if rows >= self._run_rows:
                     break
             else:
                 kept.append(chunk)
+        if len(taken) > 1:
+            left_s = taken[0].job.request.deadline.at - now
+            count = self.costs[stage].in_time([len(chunk.ids) for chunk in taken], left_s)
+            if count < len(taken):
+                kept = sorted(kept + taken[count:], key=attrgetter("waiting_since"))
+                taken = taken[:count]
+                rows = _rows(taken)
+        self.rows -= rows
         if kept:
             queue.extendleft(reversed(kept))
         return taken

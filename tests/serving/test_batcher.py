@@ -2,12 +2,18 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import DeadlineExceeded, Overloaded, Unavailable
 from common.limits import Limits
-from common.serving.batcher import INLINE_S, RunCost, Solo
+from common.serving.batcher import INLINE_S, RATE_KEPT, Batcher, RunCost, Solo
+from common.serving.chunk import Chunk
+from common.serving.metrics import Metrics
 from common.serving.tier import Tier
 from common.types import Degraded, Tensors
 from tests.networks import write_skip
@@ -201,14 +207,52 @@ def test_the_cost_of_a_run_is_scaled_from_what_is_known() -> None:
 
 
 def test_a_run_is_made_smaller_only_where_that_is_in_time_and_costs_little() -> None:
-    cost = RunCost()
-    assert cost.in_time(64, 0.001) == 64, "nothing is known"
+    cost, ones = RunCost(), [1] * 64
+    assert cost.in_time(ones, 0.001) == 64, "nothing is known"
     cost.learn(1, 0.001)
-    assert cost.in_time(64, 1.0) == 64
-    assert cost.in_time(64, 0.017) == 31 and cost.in_time(1, 0.017) == 1, "twice the rows take twice the time"
-    assert cost.in_time(64, 0.0005) == 64, "not even one row would be in time"
-    cost.learn(64, 0.002)
-    assert cost.in_time(64, 0.0015) == 64, "64 rows take hardly longer than one"
+    assert cost.in_time(ones, 0.017) == 64, "nothing is known of so many rows"
+    cost.learn(64, 0.064)
+    assert cost.in_time(ones, 1.0) == 64
+    assert cost.in_time(ones, 0.017) == 31 and cost.in_time([1], 0.0001) == 1, "twice the rows take twice the time"
+    assert cost.in_time(ones, 0.0005) == 64, "not even one row would be in time"
+    assert cost.in_time([3] * 21, 0.017) == 21, "63 rows have not been run yet"
+    assert cost.in_time([20, 20, 24], 0.033) == 2 and cost.in_time([32, 32], 0.017) == 2, "chunks stay whole"
+    for _ in range(1000):
+        cost.learn(64, 0.002)
+    assert cost.in_time(ones, 0.0015) == 64, "64 rows take hardly longer than one"
+
+
+@given(
+    costs=st.dictionaries(st.integers(1, 300), st.floats(1e-6, 10.0), max_size=9),
+    chunks=st.lists(st.integers(1, 70), min_size=1, max_size=40),
+    seconds=st.floats(-1.0, 10.0),
+)
+def test_a_smaller_run_is_expected_in_time_and_keeps_the_rate(
+    costs: dict[int, float], chunks: list[int], seconds: float
+) -> None:
+    cost = RunCost()
+    for rows, took in costs.items():
+        cost.learn(rows, took)
+    rows = sum(chunks)
+    whole = cost.expect(rows)
+    count = cost.in_time(chunks, seconds)
+    assert 1 <= count <= len(chunks)
+    if count < len(chunks):
+        held = sum(chunks[:count])
+        assert cost.expect(held) <= seconds < whole
+        assert held / cost.expect(held) >= RATE_KEPT * rows / whole * (1 - 1e-9)
+        assert cost.expect(sum(chunks[: count + 1])) > seconds or count + 1 == len(chunks), "no more than needed"
+
+
+def test_a_size_whose_first_run_was_held_up_is_tried_again() -> None:
+    cost = RunCost()
+    cost.learn(32, 0.010)
+    cost.learn(64, 0.5)
+    assert cost.expect(64) == pytest.approx(0.020)
+    tries = 0
+    while cost.in_time([1] * 64, 0.012) < 64:
+        tries += 1
+    assert 300 < tries < 1000
 
 
 async def test_the_oldest_row_is_not_made_late_by_those_that_would_share_its_run(tmp_path: Path) -> None:
@@ -217,6 +261,7 @@ async def test_the_oldest_row_is_not_made_late_by_those_that_would_share_its_run
     gated = gate(tier)
     tier.batcher.costs[0] = RunCost()
     tier.batcher.costs[0].learn(1, 10.0)
+    tier.batcher.costs[0].learn(8, 80.0)
     tasks = [asyncio.create_task(ask(tier, make_request(bundle, inputs(1), timeout_s=100)))]
     await at_gate(gated)
     for timeout_s in (25, *[100] * 7):
@@ -226,6 +271,30 @@ async def test_the_oldest_row_is_not_made_late_by_those_that_would_share_its_run
     assert [len(answers) for answers in await asyncio.gather(*tasks)] == [1] * 9
     assert gated.rows == [1, 3, 5]
     await tier.close()
+
+
+async def test_what_a_smaller_run_leaves_waits_in_its_order() -> None:
+    ran: list[list[str]] = []
+
+    class Stage:
+        def run(self, tensors: Tensors) -> Tensors:
+            return tensors
+
+    def finish(stage: int, chunks: list[Chunk], *_: object) -> None:
+        ran.append([chunk.job.request.id for chunk in chunks])
+
+    runners: Any = {0: Stage()}
+    batcher = Batcher(runners, run_rows=64, finish=finish, expire=lambda chunk: None, metrics=Metrics("alone"))
+    batcher.costs[0].learn(4, 1e-4)
+    batcher.costs[0].learn(1, 1e-4)
+    batcher.costs[0].in_time = lambda chunks, seconds: 1 if len(chunks) > 2 else len(chunks)  # type: ignore[method-assign]
+    for name, key in ("a", 1), ("b", 2), ("c", 1), ("d", 2), ("e", 1), ("f", 2):
+        request = SimpleNamespace(id=name, deadline=SimpleNamespace(at=time.monotonic() + 100))
+        job: Any = SimpleNamespace(request=request, over=False)
+        batcher.submit(0, Chunk(job=job, ids=(0,), tensors={"x": inputs(1)}, key=(key,)))
+    await until(lambda: len(ran) >= 4)
+    assert ran == [["a"], ["b"], ["c", "e"], ["d", "f"]] and batcher.rows == 0
+    batcher.close()
 
 
 def test_alone_is_learnt_and_unlearnt() -> None:
