@@ -36,19 +36,31 @@ def add_later(bundle_dir: Path, source: str, wanted: GuaranteeSettings) -> str:
     points = document["operating_points"]
     if source not in points:
         raise ConfigError(f"{bundle_dir} has no operating point {source!r}. It has {', '.join(sorted(points))}.")
-    if wanted.name in RESERVED_POINTS or not _made_later(points.get(wanted.name)):
+    if wanted.name in RESERVED_POINTS or not _can_be_replaced(points, wanted.name):
         raise ConfigError(f"Operating point {wanted.name!r} is there already. Give the new one a name of its own.")
-    point = chosen_later(points[source], source, wanted.epsilon)
     for key, value in (("risk", wanted.risk), ("delta", wanted.delta)):
-        if point["guarantee"][key] != value:
-            raise ConfigError(f"The certificate of {source!r} has {key} {point['guarantee'][key]}, not {value}.")
-    points[wanted.name] = point
+        if (known := _guarantee(points[source]).get(key, value)) != value:
+            raise ConfigError(f"The certificate of {source!r} has {key} {known}, not {value}.")
+    points[wanted.name] = chosen_later(points[source], source, wanted.epsilon)
     return write_manifest(bundle.root, document)
 
 
-def _made_later(point: Mapping[str, Any] | None) -> bool:
-    """Whether nothing is lost with a point: there is none, or it was made as another can be."""
-    return point is None or "ladder_of" in (point.get("guarantee") or {})
+def _can_be_replaced(points: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Whether nothing is lost with a point: there is none, or it can be made again from a certificate that is there."""
+    if name not in points:
+        return True
+    source = _guarantee(points[name]).get("ladder_of")
+    return isinstance(source, str) and _ladder(points.get(source, {})) is not None
+
+
+def _guarantee(point: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = point.get("guarantee")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _ladder(point: Mapping[str, Any]) -> list[Any] | None:
+    found = _guarantee(point).get("ladder")
+    return found if isinstance(found, list) else None
 
 
 def chosen_later(point: Mapping[str, Any], name: str, epsilon: float) -> dict[str, Any]:
@@ -65,12 +77,22 @@ def chosen_later(point: Mapping[str, Any], name: str, epsilon: float) -> dict[st
         The new operating point for manifest.json.
 
     Raises:
-        ConfigError: when the point carries no ladder, or no rung is good enough.
+        ConfigError: when the point carries no ladder, a damaged one, or no rung is good enough.
     """
     check_promise(epsilon, 0.5)
-    source = point.get("guarantee")
-    if not isinstance(source, Mapping) or not isinstance(source.get("ladder"), list):
+    if not _ladder(point):
         raise ConfigError(f"Operating point {name!r} carries no certificate with a ladder.")
+    try:
+        return _chosen(point, name, epsilon)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"The certificate of operating point {name!r} in manifest.json is damaged ({said})."
+        ) from None
+
+
+def _chosen(point: Mapping[str, Any], name: str, epsilon: float) -> dict[str, Any]:
+    source = point["guarantee"]
     good = [
         (rung["mean_flops"], number) for number, rung in enumerate(source["ladder"]) if rung["limit_all"] <= epsilon
     ]

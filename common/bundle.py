@@ -80,9 +80,14 @@ def write_manifest(root: Path, document: Mapping[str, Any]) -> str:
     raw = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     parse_manifest(_strict_json(raw))
     with tempfile.NamedTemporaryFile(dir=root, prefix=".manifest-", delete=False) as file:
-        file.write(raw)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, root / MANIFEST)
+        try:
+            file.write(raw)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, root / MANIFEST)
+        except BaseException:
+            os.unlink(file.name)
+            raise
     return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from calibration.risks import risk_named
 from calibration.served import Said, Served
 from calibration.settings import DataSettings, GuaranteeSettings
 from calibration.thresholds import ExitScores, exit_flops, exits_taken
-from common.bundle import Bundle
+from common.bundle import Bundle, write_manifest
 from common.criteria import CRITERIA
 from common.errors import BundleError, ConfigError
 from common.manifest import Manifest
@@ -178,6 +179,39 @@ def test_what_a_certificate_does_not_show_is_refused(
         add_later(tiny, source, GuaranteeSettings(**options))
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert (tiny / "manifest.json").read_bytes() == before
+
+
+def test_a_point_that_cannot_be_made_again_is_not_replaced(tiny: Path, data: Path) -> None:
+    calibrate(tiny, data, guarantee=wanted(0.1))
+    add_later(tiny, "guaranteed", wanted(0.3, name="loose"))
+    document = json.loads((tiny / "manifest.json").read_text())
+    points = document["operating_points"]
+    points["other"] = points.pop("guaranteed")
+    write_manifest(tiny, document)
+    with pytest.raises(ConfigError, match="'loose' is there already"):
+        add_later(tiny, "other", wanted(0.25, name="loose"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda paper: paper["ladder"][0].pop("limit_all"),
+        lambda paper: paper["ladder"][0].update(limit_all=None),
+        lambda paper: paper["ladder"].append("rung"),
+        lambda paper: paper.pop("n"),
+        lambda paper: paper.pop("delta"),
+        lambda paper: paper.update(configuration=3),
+    ],
+)
+def test_a_damaged_certificate_is_said_to_be_one(tiny: Path, data: Path, harm: Callable[[Any], None]) -> None:
+    calibrate(tiny, data, guarantee=wanted(0.1))
+    document = json.loads((tiny / "manifest.json").read_text())
+    harm(document["operating_points"]["guaranteed"]["guarantee"])
+    write_manifest(tiny, document)
+    before = sorted((path.name, path.read_bytes()) for path in tiny.iterdir())
+    with pytest.raises(ConfigError, match="certificate of operating point 'guaranteed' in .* is damaged"):
+        add_later(tiny, "guaranteed", wanted(0.3, name="loose"))
+    assert sorted((path.name, path.read_bytes()) for path in tiny.iterdir()) == before
 
 
 def _differences(manifest: Manifest, name: str = "guaranteed") -> tuple[str, ...]:
