@@ -6,16 +6,19 @@ Only train rows are looked at, and of them only the parts that nothing was train
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from calibration.apart import check_apart
+from calibration.certificate import split_sha256
 from calibration.codecs import choose_cut, cut_bytes, input_bytes
 from calibration.combination import fit_combinations
 from calibration.datasets import Data, Examples, open_data
 from calibration.document import check_same_rows, described, load_document, recipe_section, write_codes, write_exits
 from calibration.guarantee import Split
+from calibration.notes import NOTE
 from calibration.points import check_points, make_points
 from calibration.ranges import fit_cut
 from calibration.served import Served
@@ -24,15 +27,20 @@ from calibration.settings import (
     CutSettings,
     DataSettings,
     GuaranteeSettings,
-    PointSettings,
     parse_section,
 )
-from calibration.temperature import fit_temperature
+from calibration.temperature import HIGHEST, fit_temperature
+from calibration.tested import Tested
 from calibration.thresholds import criterion_named, exit_flops
 from common.bundle import Bundle, write_manifest
 from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
 from common.strict_yaml import read_yaml
+
+_GONE = (
+    "{names} {are} gone: all operating points are made anew, those of the recipe or of --points FILE, and the one of "
+    "--epsilon. `--from` adds one to those that are there."
+)
 
 
 def calibrate(
@@ -86,12 +94,19 @@ def calibrate(
     served = Served(bundle, runtime=runtime, threads=threads)
     wanted = settings.all_points()
     check_points(wanted, [float(flops) for flops in exit_flops(served.manifest)])
-    _say_opened(served.manifest, wanted, report)
+    check_apart(served, splits.tune)
+    document = load_document(bundle)
+    record = Tested.of(document, split_sha256(splits.certify))
+    for note in record.notes([point.guarantee.model_dump() for point in wanted if point.guarantee is not None]):
+        report(note)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
     tune = served.says(splits.tune)
     temperatures = [fit_temperature(logits_NC, splits.tune.labels_N) for logits_NC in tune.logits]
     report("temperatures " + " ".join(f"{t:.3f}" for t in temperatures))
+    for number, temperature in enumerate(temperatures):
+        if temperature > 0.99 * HIGHEST:
+            report(f"{NOTE}exit {number} has learned next to nothing: all classes are about as likely to it")
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 
@@ -105,10 +120,12 @@ def calibrate(
         seen if data.settings.calibration is None else held_out
     )  # recipes that say `calibration` judge on it, too
     made = make_points(served, wanted, settings, seen, held_out, judged_on, report)
-    document = load_document(bundle)
+    if gone := [name for name in document["operating_points"] if name not in made]:
+        report(f"{NOTE}{_GONE.format(names=' and '.join(gone), are='are' if len(gone) > 1 else 'is')}")
     write_codes(document, served.manifest)
     write_exits(document, served.manifest)
     document["operating_points"] = made
+    record.keep(document)
     document["provenance"]["calibration"] = settings.model_dump()
     return write_manifest(bundle.root, document)
 
@@ -135,19 +152,6 @@ def _settings(bundle: Bundle, changes: Mapping[str, Any]) -> CalibrationSettings
     if not 0.0 <= drop < 1.0:
         raise ConfigError(f"The target drop is {drop}. It must be a share of rows from 0 to below 1.")
     return parse_section(CalibrationSettings, {**settings, **wanted}, "offramp calibrate")
-
-
-def _say_opened(manifest: Manifest, wanted: Sequence[PointSettings], report: Callable[[str], None]) -> None:
-    """Say that rows have been tested before, for another promise: whoever picks among several breaks them."""
-    tested = {name: point.guarantee for name, point in manifest.operating_points.items() if point.guarantee}
-    known = [{key: paper.get(key) for key in ("risk", "epsilon", "delta")} for paper in tested.values()]
-    asked = [point.guarantee.model_dump() for point in wanted if point.guarantee is not None]
-    if known and any(promise not in known for promise in asked):
-        name, paper = next(iter(tested.items()))
-        report(
-            f"note: the same rows were tested before, for epsilon {paper.get('epsilon')} ({name}). A promise holds for "
-            f"what was fixed beforehand; `--from {name}` takes another epsilon from the limits that are there."
-        )
 
 
 def _with_codes(served: Served, tune: Examples, cuts: CutSettings, report: Callable[[str], None]) -> Manifest:

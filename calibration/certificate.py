@@ -18,8 +18,9 @@ import numpy as np
 
 from calibration.certify import Certified, Rung
 from calibration.datasets import Examples
-from calibration.document import combination_json, cut_json, rule_json, thresholds_json
+from calibration.document import combination_json, cut_json, recipe_section, rule_json, thresholds_json
 from calibration.served import Served
+from calibration.settings import DataSettings
 from common.rule import Rule
 
 _DIGITS = 6
@@ -36,9 +37,10 @@ def certificate(found: Certified, served: Served, *, rule: Rule, tune: Examples,
         certify: the rows that it was tested on.
     """
     chosen = found.rungs[found.chosen or 0]
+    group = recipe_section(served.bundle, "data", DataSettings).group
     return {
         "certified": found.chosen is not None,
-        "statement": statement(found),
+        "statement": statement(found) + grouped(group),
         "risk": found.risk.name,
         "loss_range": [found.risk.lowest, 1.0],
         "reference": "the uncut float32 network",
@@ -48,6 +50,7 @@ def certificate(found: Certified, served: Served, *, rule: Rule, tune: Examples,
         "certify_sha256": split_sha256(certify),
         "tune_n": len(tune),
         "tune_sha256": split_sha256(tune),
+        **({} if group is None else {"group": group}),
         "procedure": "fixed-sequence testing from the safest rung down",
         "test": found.risk.test_name,
         "smallest_epsilon": _up(found.smallest_epsilon),
@@ -85,6 +88,13 @@ def statement(found: Certified) -> str:
         f"On rows like those of the certify split, {what}. "
         f"Over the draw of that split this is wrong with probability at most {found.delta:g}."
     )
+
+
+def grouped(group: str | None) -> str:
+    """What must be added where rows were kept together by a column."""
+    if group is None:
+        return ""
+    return f" It takes rows as independent, and those of one {group} are not: with few of them it is wrong more often."
 
 
 def point_json(rung: Rung, guarantee: Mapping[str, Any], rows: int, rule: Rule) -> dict[str, Any]:

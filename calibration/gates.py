@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from calibration.foresight import auroc, nothing_gained
+from calibration.notes import NOTE
 from calibration.served import Said
 from common.criteria import CRITERIA
 from common.manifest import Exit, FittedGate
@@ -63,7 +64,7 @@ def doubtful_gates(said: Said, labels_N: Array) -> list[str]:
             continue
         state, cost = ("open", "smaller") if float((gate_N > 0.0).mean()) > 0.5 else ("shut", "larger")
         notes.append(
-            f"note: the learned gate of exit {number} rather lets rows leave that should go on: AUROC {ranks:.2f}, "
+            f"{NOTE}the learned gate of exit {number} rather lets rows leave that should go on: AUROC {ranks:.2f}, "
             f"where guessing has 0.5. It is mostly {state}; a {cost} training.cost, or another criterion, helps."
         )
     return notes

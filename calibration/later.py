@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calibration.certificate import measured
+from calibration.certificate import grouped, measured
 from calibration.certify import check_promise
 from calibration.document import load_document
 from calibration.settings import GuaranteeSettings
@@ -108,7 +108,7 @@ def _chosen(point: Mapping[str, Any], name: str, epsilon: float) -> dict[str, An
     said = (
         f"On rows like those of the certify split, the {source['risk']} is at most {100 * epsilon:.6g} % in the mean. "
         f"Together with all other limits of the ladder of {name!r}, this is wrong with probability at most "
-        f"{source['delta']:g}."
+        f"{source['delta']:g}.{grouped(source.get('group'))}"
     )
     return {
         **{key: point[key] for key in ("criterion", "combine", "gates") if key in point},

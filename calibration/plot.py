@@ -77,7 +77,8 @@ def _cost(axes: Any, result: Mapping[str, Any], curve: Sweep) -> None:
     for number, (name, point) in enumerate(result["operating_points"].items()):
         _point(axes, point["mean_flops"] / 1e6, point, number, name)
         x = point["mean_flops"] / 1e6
-        axes.plot(x, 100 * point["random_accuracy"], "x", color=_colour(number), label="same rates, rows by lot")
+        axes.plot(x, 100 * point["random_accuracy"], "x", color=_colour(number))
+    axes.plot([], [], "x", color="0.3", label="same rates, rows by lot")
     for one in result["baselines"]:
         if "flops" in one:
             _baseline(axes, one["flops"] / 1e6, one)
@@ -94,8 +95,8 @@ def _time(axes: Any, result: Mapping[str, Any]) -> None:
             [100 * point["accuracy"]] * 2,
             ":",
             color=_colour(number),
-            label="up to the 99th percentile",
         )
+    axes.plot([], [], ":", color="0.3", label="up to the 99th percentile")
     for one in result["baselines"]:
         _baseline(axes, one["latency"]["mean_us"], one)
     axes.set_xlabel("mean time per row, microseconds (batch 1, one thread, computing only)")
@@ -119,7 +120,8 @@ def _point(axes: Any, x: float, point: Mapping[str, Any], number: int, name: str
 def _baseline(axes: Any, x: float, one: Mapping[str, Any]) -> None:
     y = 100 * one["accuracy"]
     axes.plot(x, y, _KINDS[one["kind"]], color="k", mfc="none", label=_LABELS[one["kind"]])
-    axes.annotate(one["name"], (x, y), (5, 5), **_SMALL)
+    if one["kind"] == "static":  # of the others there is one each
+        axes.annotate(one["name"], (x, y), (5, 5), **_SMALL)
 
 
 def _reliability(figure_of: Any, result: Mapping[str, Any]) -> Any:
@@ -130,20 +132,21 @@ def _reliability(figure_of: Any, result: Mapping[str, Any]) -> Any:
         for kind, colour in (("uncalibrated", "0.5"), ("calibrated", "C0")):
             bins = leave[kind]["bins"]
             confidence, accuracy = ([one[key] for one in bins] for key in ("confidence", "accuracy"))
-            label = f"{kind}, ECE {100 * leave[kind]['ece']:.2f} %"
-            axes.plot(confidence, accuracy, color=colour, lw=1, label=label)
+            axes.plot(confidence, accuracy, color=colour, lw=1, alpha=0.4)
             most = max(one["rows"] for one in bins)
-            axes.scatter(confidence, accuracy, [6 + 60 * one["rows"] / most for one in bins], color=colour)
+            axes.scatter(confidence, accuracy, [6 + 60 * one["rows"] / most for one in bins], color=colour, label=kind)
         for one in leave["calibrated"]["bins"]:
             ends = share_interval(round(one["rows"] * one["accuracy"]), one["rows"])
             axes.plot([one["confidence"]] * 2, [ends.low, ends.high], color="C0", lw=0.8, alpha=0.5)
-        axes.set_title(f"exit {leave['exit']}", fontsize="medium")
+        ece = " to ".join(f"{100 * leave[kind]['ece']:.2f}" for kind in ("uncalibrated", "calibrated"))
+        axes.set_title(f"exit {leave['exit']}: ECE {ece} %", fontsize="medium")
         axes.set_xlabel("confidence")
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
-        axes.legend(loc="lower right", fontsize="x-small")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy")
+    handles = dict(zip(*figure.axes[0].get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize="small")
     figure.suptitle(
         f"{result['bundle']}: is 90 % sure 90 % right? (larger dots: more rows; bars: 95 % intervals)",
         fontsize="medium",
@@ -158,7 +161,7 @@ def _dress(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.09)  # for the names beside the points
+    axes.margins(x=0.09, y=0.09)  # for the names beside the points
     axes.grid(alpha=0.3)
 
 

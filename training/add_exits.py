@@ -24,7 +24,7 @@ from training.layout import features_last
 from training.masks import Mask, buckets_for, computed_buckets, find_mask
 from training.network import MultiExitNetwork, StagePart
 from training.places import MAX_TENSORS, Cut
-from training.proof import check_equal
+from training.proof import check_equal, check_rows_apart
 from training.tracing import check_runs
 
 _SIDE = 0.1  # of the trunk's FLOPs: what less was computed for, and the trunk does not follow from, is a side branch
@@ -140,6 +140,7 @@ def build_exits(
         shapes={name: program.row_shape(value) or () for value, name in assembly.names.items()},
     ).eval()
     check_equal(network, model, example, softmax=assembly.softmax)
+    check_rows_apart(network, example)
     for note in (*assembly.notes, *dear_heads(costs(network))):
         warnings.warn(note, stacklevel=3)
     return network

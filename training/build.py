@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibration.calibrate import calibrate
 from calibration.datasets import Data, Examples, open_data
 from calibration.evaluate import evaluate
+from calibration.notes import NOTE
 from calibration.points import check_points
 from common.errors import ConfigError
 from training.backbone import check_backbone
@@ -24,7 +29,7 @@ from training.keep import keep_as_asked, say_what_does_not_pay
 from training.models import make_network, model_files
 from training.network import MultiExitNetwork
 from training.place import placed
-from training.progress import progress
+from training.progress import Reporter, progress
 from training.recipe import RecipeFile, load_recipe
 from training.train import total_steps, train
 from training.weights import check_place, load_weights, save_weights
@@ -56,7 +61,7 @@ def build(
         seed: of weights and batches, instead of the recipe's.
         baselines: also train networks without exits, and put them beside the bundle.
         threads: of torch while training; evaluation always takes one.
-        quiet: report nothing on stderr.
+        quiet: report nothing but notes on stderr.
 
     Returns:
         What `evaluate` returns.
@@ -65,6 +70,9 @@ def build(
         ConfigError: when recipe, data or `out` are wrong.
         BundleError: when the network cannot be packed.
     """
+    out = Path(os.path.abspath(out))
+    if not out.name:
+        raise ConfigError(f"{out} cannot be a bundle. --out takes the path of a folder that is to be made.")
     source = _with_seed(load_recipe(recipe), seed)
     data = _checked_data(source, data_dir, quiet)
     official = data.train
@@ -136,15 +144,27 @@ def _trained(source: RecipeFile, data: Data, threads: int, quiet: bool, kept: Pa
     steps = total_steps(network, splits.train, settings)
     with progress(f"train {source.recipe.name}", steps, quiet=quiet) as report:
         if network.gates and source.recipe.calibration.criterion != "gate":
-            report.line("note: the gates are trained and not asked, unless calibration.criterion is gate")
+            report.line(f"{NOTE}the gates are trained and not asked, unless calibration.criterion is gate")
         known, asked = len(network.classes), int(splits.train.labels_N.max()) + 1
         if known > asked:
-            report.line(f"note: the network answers one of {known} classes, and the rows have labels 0 to {asked - 1}")
+            report.line(f"{NOTE}the network answers one of {known} classes, and the rows have labels 0 to {asked - 1}")
         check_backbone(network, source.recipe, splits.validation, report)
         history = train(
             network, splits.train, splits.validation, settings, threads=threads, report=report, checkpoint=kept
         )
+        _say_if_nothing_was_learned(history, splits.validation, report)
     return network, history
+
+
+def _say_if_nothing_was_learned(history: History, validation: Examples, report: Reporter) -> None:
+    """A note where the last exit is hardly better than naming the most frequent class: within two standard errors."""
+    right = history.best.accuracy[-1]
+    most = float(np.bincount(validation.labels_N).max()) / len(validation)
+    if right <= most + 2.0 * math.sqrt(most * (1.0 - most) / len(validation)):
+        report.line(
+            f"{NOTE}the network has learned next to nothing: its last exit is right on {100 * right:.1f} % of the "
+            f"validation rows, and {100 * most:.1f} % of them are of one class"
+        )
 
 
 def _with_seed(source: RecipeFile, seed: int | None) -> RecipeFile:

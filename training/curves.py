@@ -23,12 +23,13 @@ def draw_curves(history: History, path: Path, *, title: str) -> None:
     loss, accuracy = figure.subplots(1, 2)
     numbers = [epoch.number for epoch in history.epochs]
     mark = "." if len(numbers) < 40 else ""
-    loss.plot(numbers, [epoch.train_loss for epoch in history.epochs], mark + "-", color="0.7", label="train, in all")
+    trained = [epoch.train_loss for epoch in history.epochs]
+    loss.plot(numbers, trained, mark + "-", color="0.7", label="train, all exits together")
     for number in range(len(history.best.accuracy)):
-        how = {"color": f"C{number}", "label": f"exit {number}"}
+        how = {"color": f"C{number}", "label": f"exit {number}, validation"}
         loss.plot(numbers, [epoch.losses[number] for epoch in history.epochs], mark + "-", **how)
         accuracy.plot(numbers, [100 * epoch.accuracy[number] for epoch in history.epochs], mark + "-", **how)
-    loss.set_ylabel("cross-entropy on the validation split, nats")
+    loss.set_ylabel("loss, nats")
     loss.set_yscale("log")
     accuracy.set_ylabel("accuracy on the validation split, %")
     begins = [b.number - 0.5 for a, b in pairwise(history.epochs) if a.phase != b.phase]

@@ -7,7 +7,7 @@ the example's, with a symbol such as "tokens" where rows may differ in length.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -49,6 +49,20 @@ class Example:
         """The same example with another number of rows, by repetition."""
         tensors = {name: tensor[torch.arange(count) % len(tensor)] for name, tensor in self.tensors.items()}
         return replace(self, tensors=tensors)
+
+    def crowds(self) -> Iterator[Example]:
+        """The first row among others, as different from it as one may make them who does not know what they mean.
+
+        They are the first row backwards, with larger numbers; and once with its own, which a network takes more surely.
+        """
+        for larger in (True, False):
+            tensors = {}
+            for name, tensor in self.tensors.items():
+                first = tensor[:1]
+                back = first.flip(tuple(range(1, tensor.ndim)))
+                more = larger and tensor.is_floating_point()
+                tensors[name] = torch.cat([6 * back + 2, first, 3 * back + 1] if more else [back, first, back])
+            yield replace(self, tensors=tensors)
 
     def fixed(self) -> Example:
         """The same example without symbols."""

@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from calibration.notes import NOTE
+
 
 class Reporter(Protocol):
     """Takes news of a long piece of work."""
@@ -44,6 +46,14 @@ class _Plain:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
+class _Notes(_Plain):
+    """No progress; what is called a note is a warning."""
+
+    def line(self, text: str) -> None:
+        if text.startswith(NOTE):
+            super().line(text)
+
+
 class _Bar(_Plain):
     def __init__(self, progress: Progress, total: int, title: str) -> None:
         super().__init__(progress.console)
@@ -56,10 +66,10 @@ class _Bar(_Plain):
 
 @contextmanager
 def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Reporter]:
-    """Report on `total` steps of work, on stderr."""
+    """Report on `total` steps of work, on stderr; quietly, only notes."""
     console = Console(file=sys.stderr, markup=False, emoji=False)
     if quiet:
-        yield Silent()
+        yield _Notes(console)
     elif not console.is_terminal:
         yield _Plain(console)
     else:

@@ -1,4 +1,7 @@
-"""Check that a network that was cut equals the whole: |a - b| <= 1e-4 * max(1, max |a|) in float32."""
+"""Check that a network that was cut equals the whole, and that a row's answer is its own.
+
+Logits are equal where |a - b| <= 1e-4 * max(1, max |a|) in float32.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from calibration.apart import mixed
 from common.errors import ConfigError
 from training.example import Example
 from training.network import MultiExitNetwork, StageWithExit
 from training.tracing import first_line, in_mode, logits_in
 
 TOLERANCE = 1e-4
+_ROUGH = 1e-2  # between batches of different size, in half precision
 
 
 def check_equal(network: MultiExitNetwork, model: nn.Module, example: Example, *, softmax: bool = False) -> None:
@@ -25,28 +30,69 @@ def check_equal(network: MultiExitNetwork, model: nn.Module, example: Example, *
         softmax: whether the network's own softmax was left out.
 
     Raises:
-        ConfigError: when the last exit differs, or an exit returns anything but logits [B, K].
+        ConfigError: when the last exit differs, or the network or an exit returns anything but logits [B, K].
     """
     for batch in _batches(example):
         args, kwargs = batch.arguments
+        rows = len(next(iter(batch.tensors.values())))
+        wanted = [rows, len(network.classes)]
+        sizes = ", ".join(f"{size} {symbol}" for symbol, size in batch.sizes().items())
         with in_mode(model, training=False), torch.no_grad():
             try:
                 whole = logits_in(model(*args, **kwargs))
             except Exception as error:  # whatever forward raises
-                sizes = ", ".join(f"{size} {symbol}" for symbol, size in batch.sizes().items())
                 raise ConfigError(f"The network does not take rows of {sizes or 1}: {first_line(error)}") from None
-            chained = chain(network, batch.tensors)
+            if list(whole.shape) != wanted:
+                hint = " A squeeze() without an axis takes the axis of the rows away, too." if rows == 1 else ""
+                raise ConfigError(
+                    f"For {rows} row{'s' if rows > 1 else ''} the network returns {list(whole.shape)}. "
+                    f"It must return logits {wanted}.{hint}"
+                )
+            try:
+                chained = chain(network, batch.tensors)
+            except Exception as error:  # whatever a part of forward raises alone
+                raise ConfigError(f"The stages do not take {rows} rows of {sizes or 1}: {first_line(error)}") from None
         for number, logits in enumerate(chained):
-            wanted = (len(whole), len(network.classes))
-            if tuple(logits.shape) != wanted:
-                raise ConfigError(f"Exit {number} returns {list(logits.shape)}. It must return logits {list(wanted)}.")
+            if list(logits.shape) != wanted:
+                raise ConfigError(f"Exit {number} returns {list(logits.shape)}. It must return logits {wanted}.")
         last = chained[-1].softmax(1) if softmax else chained[-1]
-        gap = float((whole - last).abs().max())
-        if not gap <= TOLERANCE * max(1.0, float(whole.abs().max())):
+        gap = _gap(whole, last)
+        if not gap <= TOLERANCE:
             raise ConfigError(
                 f"The stages together differ from the network by {gap:.2g}: its forward depends on something else "
                 "than its inputs and weights, such as random numbers, a counter or the number of rows."
             )
+
+
+def check_rows_apart(network: MultiExitNetwork, example: Example) -> None:
+    """Run rows alone and among others, which no exit may notice.
+
+    Args:
+        network: in evaluation mode.
+        example: what it takes; the other rows are made up from its first.
+
+    Raises:
+        ConfigError: naming the first exit where a row's logits depend on the rows beside it.
+    """
+    for crowd in example.crowds():
+        rows = range(len(next(iter(crowd.tensors.values()))))
+        try:
+            with torch.no_grad():
+                together = chain(network, crowd.tensors)
+                alone = [chain(network, {name: t[row : row + 1] for name, t in crowd.tensors.items()}) for row in rows]
+        except Exception:  # what is made up may be nothing that the network takes
+            continue
+        for number, logits in enumerate(together):
+            limit = TOLERANCE if logits.dtype in (torch.float32, torch.float64) else _ROUGH
+            for row in rows:
+                wanted = alone[row][number][0]
+                if wanted.isfinite().all() and not (gap := _gap(wanted, logits[row])) <= limit:
+                    raise ConfigError(mixed(number, gap))
+
+
+def _gap(wanted: Tensor, found: Tensor) -> float:
+    """The largest difference, in units of the largest logit, if that is above 1."""
+    return float((wanted - found).abs().max()) / max(1.0, float(wanted.abs().max()))
 
 
 def chain(network: MultiExitNetwork, inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from calibration.datasets import Examples
+from calibration.notes import NOTE
 from common.errors import ConfigError
 from common.types import Array
 from training.augment import Change, changes_for
@@ -183,7 +184,7 @@ class _Run:
         idle = [names[parameter] for parameter in phase.parameters() if parameter.grad is None]
         if idle:
             self.report.line(
-                f"note: {len(idle)} parameters learn nothing in phase {phase.name}, such as {idle[0]}: "
+                f"{NOTE}{len(idle)} parameters learn nothing in phase {phase.name}, such as {idle[0]}: "
                 "none of its exits depends on them"
             )
 

@@ -56,9 +56,10 @@ def calibrate(
     from calibration.calibrate import calibrate as fit
     from calibration.calibrate import load_points
     from calibration.later import add_later
+    from calibration.notes import NOTE
 
     def report(text: str) -> None:
-        if not quiet:
+        if not quiet or text.startswith(NOTE):
             typer.echo(text, err=True)
 
     guarantee = wanted_guarantee(epsilon, delta, risk, name)

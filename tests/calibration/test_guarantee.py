@@ -84,6 +84,27 @@ def test_rows_that_were_tested_before_are_told(tiny: Path, data: Path) -> None:
         assert any("the same rows were tested before, for epsilon 0.1 (guaranteed)." in line for line in said) == told
 
 
+def test_promises_whose_points_are_gone_are_told(tiny: Path, data: Path) -> None:
+    said: list[str] = []
+
+    def again(**how: Any) -> str:
+        said.clear()
+        calibrate(tiny, data, report=said.append, **how)
+        return "\n".join(line for line in said if line.startswith("note: "))
+
+    half = [{"name": "half", "budget": 0.9}]
+    assert again(guarantee=wanted(0.3, name="e3")) == ""
+    add_later(tiny, "e3", wanted(0.35, name="loose"))
+    notes = again(guarantee=wanted(0.2, name="e2"))
+    assert "tested before, for epsilon 0.3 (e3)." in notes and "note: e3 and loose are gone: " in notes
+    assert "note: e2 is gone: " in again(points=half, guarantee=wanted(0.3, name="e3"))
+    notes = again(points=half, guarantee=wanted(0.1))
+    assert "for epsilon 0.2 (e2), 0.3 (e3)." in notes and "note: e3 is gone: " in notes
+    assert [each["name"] for each in Bundle(tiny).manifest.provenance["tested_before"]] == ["e2", "e3"]
+    digest = Bundle(tiny).digest
+    assert again(points=half, guarantee=wanted(0.1)) == "" and Bundle(tiny).digest == digest
+
+
 def test_the_recipe_may_ask_for_it(tmp_path: Path, data: Path) -> None:
     section = {"epsilon": 0.2, "delta": 0.05, "risk": "accuracy-gap", "name": "safe"}
     root = write_tiny(tmp_path / "tiny", calibration={"guarantee": section})
@@ -209,7 +230,7 @@ def test_a_damaged_certificate_is_said_to_be_one(tiny: Path, data: Path, harm: C
     harm(document["operating_points"]["guaranteed"]["guarantee"])
     write_manifest(tiny, document)
     before = sorted((path.name, path.read_bytes()) for path in tiny.iterdir())
-    with pytest.raises(ConfigError, match="certificate of operating point 'guaranteed' in .* is damaged"):
+    with pytest.raises(ConfigError, match=r"certificate of operating point 'guaranteed' in .* is damaged"):
         add_later(tiny, "guaranteed", wanted(0.3, name="loose"))
     assert sorted((path.name, path.read_bytes()) for path in tiny.iterdir()) == before
 

@@ -16,8 +16,10 @@ from common.errors import BundleError, ConfigError
 from tests.synthetic import write_tiny
 from tests.training.nets import write_recipe
 from training import build as module
-from training.build import build, train_weights
+from training.build import _say_if_nothing_was_learned, build, train_weights
+from training.history import Epoch, History
 from training.place import placed
+from training.progress import progress
 from training.recipe import Recipe, load_recipe
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "mnist-lenet.yaml"
@@ -50,6 +52,33 @@ def weights(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     finally:
         del MODELS["small"]
     return folder / "w.npz"
+
+
+@pytest.mark.parametrize(("out", "said"), [(".", "exists and is not a bundle"), ("/", "/ cannot be a bundle")])
+def test_a_place_without_a_name(
+    tmp_path: Path, data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        build(recipe, Path(out), data, weights=weights, threads=1, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(("right", "told"), [(0.35, True), (0.41, True), (0.6, False)])
+def test_a_network_that_learned_nothing_is_told_even_quietly(
+    capsys: pytest.CaptureFixture[str], right: float, told: bool
+) -> None:
+    best = Epoch(number=1, phase="joint", train_loss=1.0, loss=1.0, losses=(1.0, 1.0), accuracy=(0.9, right))
+    rows = Examples(
+        inputs={"x": np.zeros((100, 1), np.float32)}, labels_N=np.repeat([0, 1, 2], [40, 30, 30]), sha256={}
+    )
+    with progress("train", 0, quiet=True) as report:
+        report.line("nothing special")
+        _say_if_nothing_was_learned(History(epochs=(best,), best=best), rows, report)
+    said = f"note: the network has learned next to nothing: its last exit is right on {100 * right:.1f} %"
+    err = capsys.readouterr().err
+    assert err.startswith(said) if told else err == ""
 
 
 def test_builds_a_bundle_from_a_recipe(tmp_path: Path, data: Path) -> None:

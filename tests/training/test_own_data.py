@@ -12,6 +12,8 @@ from PIL import Image
 
 from calibration.calibrate import calibrate
 from calibration.evaluate import evaluate
+from calibration.later import add_later
+from calibration.settings import GuaranteeSettings
 from common.bundle import Bundle
 from common.errors import ConfigError
 from tests.synthetic import write_data
@@ -195,6 +197,17 @@ def test_from_rows_to_a_bundle(
     again = evaluate(out, tmp_path, latency_rows=0)
     assert again["operating_points"] == result["operating_points"] and again["data_sha256"] == result["data_sha256"]
     assert calibrate(out, tmp_path) == bundle.digest
+
+
+def test_a_promise_about_rows_that_belong_together_says_so(tmp_path: Path) -> None:
+    sections = npz(tmp_path) | {"calibration": {"guarantee": {"epsilon": 0.3}}}
+    build(write_recipe(tmp_path, sections), tmp_path / "out", threads=1, quiet=True)
+    paper = Bundle(tmp_path / "out").manifest.operating_points["guaranteed"].guarantee
+    assert paper is not None and paper["group"] == "person"
+    assert paper["statement"].endswith("those of one person are not: with few of them it is wrong more often.")
+    add_later(tmp_path / "out", "guaranteed", GuaranteeSettings(epsilon=0.9, name="loose"))
+    paper = Bundle(tmp_path / "out").manifest.operating_points["loose"].guarantee
+    assert paper is not None and "those of one person are not" in paper["statement"]
 
 
 def test_rows_that_changed_are_noticed(tmp_path: Path) -> None:
