@@ -50,16 +50,23 @@ def cells(quick: bool) -> list[Cell]:
 class Times:
     """How long things are measured."""
 
-    try_s: float  # every way
-    again_s: float  # those that are near the best, again
+    try_s: float  # every way, at least
+    again_s: float  # those that are near the best, again, at least
     requests: int  # of each contender, in all rounds together, at least
     rounds: int
     least_s: float = 3.0  # of a round
     warm_s: float = 0.3
+    try_requests: int = 24  # of a try, and of another, at least: fewer say little of how requests queue
+    again_requests: int = 72
 
     def seconds(self, rate: float) -> float:
         """Of one round."""
         return max(self.requests / self.rounds / rate, self.least_s)
+
+    def trial(self, rate: float, *, again: bool) -> float:
+        """Seconds of a trial of one way."""
+        least_s, requests = (self.again_s, self.again_requests) if again else (self.try_s, self.try_requests)
+        return max(requests / rate, least_s)
 
 
 def measure(
@@ -91,9 +98,10 @@ def measure(
         return lists
 
     begin = time.monotonic()
-    trials = _trials(field, cell, lambda way: ask(way, 1, times.try_s))
-    static = _best(field.splits, trials, lambda way: ask(way, 2, times.again_s)) or field.splits[-1]
-    ours = _best(field.offramp, trials, lambda way: ask(way, 2, times.again_s))
+    trials = _trials(field, cell, lambda way: ask(way, 1, times.trial(rate, again=False)))
+    again = times.trial(rate, again=True)
+    static = _best(field.splits, trials, lambda way: ask(way, 2, again)) or field.splits[-1]
+    ours = _best(field.offramp, trials, lambda way: ask(way, 2, again))
     assert ours is not None  # all stages on the device are always tried
     others = {"device alone": field.device, "compressed input to the cloud": field.cloud, "static split": static}
     contenders = {**others, "offramp": ours}

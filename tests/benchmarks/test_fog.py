@@ -218,6 +218,12 @@ def test_a_cell_measures_the_best_of_each_kind_and_tries_nothing_hopeless() -> N
     assert shared["forwarded_gains"] == {"p50": 20.0, "p99": 20.0}
 
 
+def test_a_trial_has_requests_enough_at_any_rate() -> None:
+    times = cells.Times(try_s=1.0, again_s=3.0, requests=400, rounds=2)
+    assert [times.trial(rate, again=False) for rate in (10, 24, 100)] == [2.4, 1.0, 1.0]
+    assert [times.trial(rate, again=True) for rate in (10, 24, 100)] == [7.2, 3.0, 3.0]
+
+
 def test_a_load_during_which_the_machine_stood_still_is_sent_again() -> None:
     stalls = iter([30.0, 8.0, 9.0, 0.5])
     assert cells.steady(lambda: {"late_ms": next(stalls)}) == {"late_ms": 8.0}
