@@ -47,6 +47,7 @@ def _local(axes: Any, document: Document) -> None:
     axes[0].set_xscale("log")
     axes[0].minorticks_off()  # their labels overlap
     axes[1].tick_params(labelleft=False)
+    axes[1].locator_params(axis="x", nbins=5)
 
 
 def _hop(axes: Any, document: Document) -> None:
