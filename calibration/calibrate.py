@@ -29,7 +29,7 @@ from calibration.settings import (
     GuaranteeSettings,
     parse_section,
 )
-from calibration.temperature import HIGHEST, fit_temperature
+from calibration.temperature import cross_entropy, fit_temperature, prior_entropy
 from calibration.tested import Tested
 from calibration.thresholds import criterion_named, exit_flops
 from common.bundle import Bundle, write_manifest
@@ -37,6 +37,7 @@ from common.errors import ConfigError
 from common.manifest import CutTensor, Manifest
 from common.strict_yaml import read_yaml
 
+_LEARNED = 0.99  # of the entropy of the labels: more cross-entropy than that, and nothing was learned
 _GONE = (
     "{names} {are} gone: all operating points are made anew, those of the recipe or of --points FILE, and the one of "
     "--epsilon. `--from` adds one to those that are there."
@@ -97,16 +98,18 @@ def calibrate(
     check_apart(served, splits.tune)
     document = load_document(bundle)
     record = Tested.of(document, split_sha256(splits.certify))
-    for note in record.notes([point.guarantee.model_dump() for point in wanted if point.guarantee is not None]):
+    asked = [(point, point.guarantee.model_dump()) for point in wanted if point.guarantee is not None]
+    for note in record.notes([{**terms, "criterion": p.criterion, "combine": p.combine} for p, terms in asked]):
         report(note)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)
     tune = served.says(splits.tune)
     temperatures = [fit_temperature(logits_NC, splits.tune.labels_N) for logits_NC in tune.logits]
     report("temperatures " + " ".join(f"{t:.3f}" for t in temperatures))
-    for number, temperature in enumerate(temperatures):
-        if temperature > 0.99 * HIGHEST:
-            report(f"{NOTE}exit {number} has learned next to nothing: all classes are about as likely to it")
+    frequent = prior_entropy(splits.tune.labels_N)
+    for number, (logits_NC, temperature) in enumerate(zip(tune.logits, temperatures, strict=True)):
+        if cross_entropy(logits_NC, splits.tune.labels_N, temperature) > _LEARNED * frequent:
+            report(f"{NOTE}exit {number} tells hardly more of a row than how frequent the classes are")
     exits = tuple(replace(e, temperature=round(t, 6)) for e, t in zip(served.manifest.exits, temperatures, strict=True))
     served.manifest = replace(served.manifest, exits=exits)
 

@@ -37,10 +37,11 @@ def certificate(found: Certified, served: Served, *, rule: Rule, tune: Examples,
         certify: the rows that it was tested on.
     """
     chosen = found.rungs[found.chosen or 0]
-    group = recipe_section(served.bundle, "data", DataSettings).group
+    named = recipe_section(served.bundle, "data", DataSettings).group
+    group = None if certify.groups_N is None else named or "group"
     return {
         "certified": found.chosen is not None,
-        "statement": statement(found) + grouped(group),
+        "statement": statement(found) + (grouped(group) if found.chosen is not None else ""),
         "risk": found.risk.name,
         "loss_range": [found.risk.lowest, 1.0],
         "reference": "the uncut float32 network",
@@ -94,7 +95,10 @@ def grouped(group: str | None) -> str:
     """What must be added where rows were kept together by a column."""
     if group is None:
         return ""
-    return f" It takes rows as independent, and those of one {group} are not: with few of them it is wrong more often."
+    return (
+        f" It takes rows as independent, and rows of equal {group} are not: the fewer values of {group} there are, the "
+        "more often it is wrong."
+    )
 
 
 def point_json(rung: Rung, guarantee: Mapping[str, Any], rows: int, rule: Rule) -> dict[str, Any]:

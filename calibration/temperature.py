@@ -26,6 +26,13 @@ def cross_entropy(logits_NC: Array, labels_N: Array, temperature: float = 1.0) -
     return float((np.log(np.exp(scaled).sum(axis=1)) - picked).mean())
 
 
+def prior_entropy(labels_N: Array) -> float:
+    """Nats of cross-entropy of whoever knows how frequent the classes are, and nothing of a row."""
+    share_C = np.bincount(labels_N) / len(labels_N)
+    share_C = share_C[share_C > 0]
+    return float(-(share_C * np.log(share_C)).sum())
+
+
 def fit_temperature(logits_NC: Array, labels_N: Array, *, tolerance: float = 1e-4) -> float:
     """The temperature that minimises `cross_entropy`, between 0.05 and 20.
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from calibration.notes import NOTE
 
-_KEYS = ("risk", "epsilon", "delta")
+_KEYS = ("risk", "epsilon", "delta", "criterion", "combine")
 _BEFORE = "tested_before"
 
-Promise = dict[str, Any]  # risk, epsilon, delta, certify_sha256, and the name of the operating point
+Promise = dict[str, Any]  # `_KEYS`, certify_sha256, and the name of the operating point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class Tested:
         return cls(sha256=sha256, promises=[*document["provenance"].get(_BEFORE, []), *_made(document)])
 
     def notes(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """What must be said before promises are tested, each with `risk`, `epsilon` and `delta`."""
-        known = [promise for promise in self.promises if promise["certify_sha256"] == self.sha256]
+        """What must be said before promises are tested, each with all of `_KEYS`."""
+        known = [promise for promise in self.promises if promise.get("certify_sha256") == self.sha256]
         if known and any(_terms(promise) not in map(_terms, known) for promise in asked):
-            said = ", ".join(dict.fromkeys(f"{promise['epsilon']} ({promise['name']})" for promise in known))
+            said = ", ".join(dict.fromkeys(f"{promise.get('epsilon')} ({promise.get('name')})" for promise in known))
             yield (
                 f"{NOTE}the same rows were tested before, for epsilon {said}. A promise holds for "
                 "what was fixed beforehand; `--from NAME` takes another epsilon from the limits that are there."
@@ -59,7 +59,8 @@ def _made(document: Mapping[str, Any]) -> Iterator[Promise]:
     for name, point in document["operating_points"].items():
         paper = point.get("guarantee") or {}
         if "certify_sha256" in paper and "ladder_of" not in paper:
-            yield {**{key: paper.get(key) for key in (*_KEYS, "certify_sha256")}, "name": name}
+            rule = {"criterion": point.get("criterion"), "combine": point.get("combine", "none")}
+            yield {key: paper.get(key) for key in (*_KEYS, "certify_sha256")} | rule | {"name": name}
 
 
 def _terms(promise: Mapping[str, Any]) -> tuple[Any, ...]:

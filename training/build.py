@@ -162,8 +162,8 @@ def _say_if_nothing_was_learned(history: History, validation: Examples, report: 
     most = float(np.bincount(validation.labels_N).max()) / len(validation)
     if right <= most + 2.0 * math.sqrt(most * (1.0 - most) / len(validation)):
         report.line(
-            f"{NOTE}the network has learned next to nothing: its last exit is right on {100 * right:.1f} % of the "
-            f"validation rows, and {100 * most:.1f} % of them are of one class"
+            f"{NOTE}the last exit is right on {100 * right:.1f} % of the validation rows, hardly more than who always "
+            f"names the most frequent class ({100 * most:.1f} %)"
         )
 
 

@@ -51,17 +51,23 @@ class Example:
         return replace(self, tensors=tensors)
 
     def crowds(self) -> Iterator[Example]:
-        """The first row among others, as different from it as one may make them who does not know what they mean.
+        """The first row beside itself, then the same with other rows in the second and the last of the four places.
 
-        They are the first row backwards, with larger numbers; and once with its own, which a network takes more surely.
+        The others are the first row backwards with larger numbers, the same with its own numbers, which a network takes
+        more surely, and rows of the example.
         """
-        for larger in (True, False):
+        for kind in ("itself", "larger", "backwards", "given"):
             tensors = {}
             for name, tensor in self.tensors.items():
-                first = tensor[:1]
+                first, others = tensor[:1], [tensor[1:2], tensor[2:3]]
                 back = first.flip(tuple(range(1, tensor.ndim)))
-                more = larger and tensor.is_floating_point()
-                tensors[name] = torch.cat([6 * back + 2, first, 3 * back + 1] if more else [back, first, back])
+                if kind == "itself":
+                    others = [first, first]
+                elif kind == "backwards" or (kind == "larger" and not tensor.is_floating_point()):
+                    others = [back, back]
+                elif kind == "larger":
+                    others = [6 * back + 2, 3 * back + 1]
+                tensors[name] = torch.cat([first, others[0], first, others[1]])
             yield replace(self, tensors=tensors)
 
     def fixed(self) -> Example:

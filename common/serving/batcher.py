@@ -63,10 +63,17 @@ class RunCost:
             self._seconds[size] = known + share * (min(seconds, 2 * known) - known)
 
     def expect(self, rows: int) -> float:
-        """Seconds that a run of so many rows should take.
+        """Seconds that a run of so many rows should take; sizes never seen are scaled from the next smaller."""
+        size = rows.bit_length()
+        for smaller in range(size, -1, -1):
+            if self._seconds[smaller] < math.inf:
+                return self._seconds[smaller] * 2.0 ** (size - smaller)
+        return 0.0
 
-        A size is expected to take no longer than what is scaled from any smaller one: the first run of a size is often
-        slow, and where that keeps it from being run, nothing else corrects it.
+    def _at_most(self, rows: int) -> float:
+        """The same, but no more than what is scaled from any smaller size.
+
+        The first run of a size is often slow, and where that keeps it from being run, nothing else corrects it.
         """
         least = math.inf
         for seconds in self._seconds[: rows.bit_length() + 1]:
@@ -86,13 +93,13 @@ class RunCost:
         """
         rows = sum(chunks)
         size = rows.bit_length()
-        whole = self.expect(rows)
+        whole = self._at_most(rows)
         if whole <= seconds or self._seconds[size] == math.inf:
             return len(chunks)
         held = rows
         for count in range(len(chunks) - 1, 0, -1):
             held -= chunks[count]
-            if 0.0 < (expected := self.expect(held)) <= seconds:
+            if 0.0 < (expected := self._at_most(held)) <= seconds:
                 if held * whole < RATE_KEPT * rows * expected:
                     break
                 self._seconds[size] = FORGOTTEN * whole  # what is avoided is not learned anew

@@ -44,8 +44,10 @@ async def stop_listening(server: asyncio.Server) -> None:
     loop = asyncio.get_running_loop()
     for listening in server.sockets:
         loop.remove_reader(listening.fileno())
-    await _turns(_ACCEPTED_TO_MADE)
-    server.close()
+    try:
+        await _turns(_ACCEPTED_TO_MADE)
+    finally:
+        server.close()
     await _turns(_ACCEPTED_TO_MADE)
 
 

@@ -103,6 +103,7 @@ def test_promises_whose_points_are_gone_are_told(tiny: Path, data: Path) -> None
     assert [each["name"] for each in Bundle(tiny).manifest.provenance["tested_before"]] == ["e2", "e3"]
     digest = Bundle(tiny).digest
     assert again(points=half, guarantee=wanted(0.1)) == "" and Bundle(tiny).digest == digest
+    assert "0.1 (guaranteed)." in again(points=half, guarantee=wanted(0.1), criterion="margin"), "by another criterion"
 
 
 def test_the_recipe_may_ask_for_it(tmp_path: Path, data: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.temperature import HIGHEST, LOWEST, cross_entropy, fit_temperature
+from calibration.temperature import HIGHEST, LOWEST, cross_entropy, fit_temperature, prior_entropy
 
 
 def _drawn(rows: int, seed: int, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,3 +40,12 @@ def test_cross_entropy_of_large_logits_is_finite() -> None:
 def test_perfect_logits_get_the_lowest_temperature() -> None:
     logits = np.eye(5)[np.arange(50) % 5] * 3.0
     assert fit_temperature(logits, np.arange(50) % 5) == pytest.approx(LOWEST, rel=1e-3)
+
+
+def test_who_knows_only_how_frequent_the_classes_are_has_their_entropy() -> None:
+    logits, labels = _drawn(400, 0)
+    share = np.bincount(labels, minlength=5) / len(labels)
+    constant = np.tile(np.log(share), (len(labels), 1))
+    assert prior_entropy(labels) == pytest.approx(cross_entropy(constant, labels))
+    assert cross_entropy(logits, labels, fit_temperature(logits, labels)) < 0.99 * prior_entropy(labels)
+    assert prior_entropy(np.array([3, 3, 3])) == 0.0 and prior_entropy(np.array([0, 2])) == pytest.approx(np.log(2))

@@ -204,10 +204,10 @@ def test_a_promise_about_rows_that_belong_together_says_so(tmp_path: Path) -> No
     build(write_recipe(tmp_path, sections), tmp_path / "out", threads=1, quiet=True)
     paper = Bundle(tmp_path / "out").manifest.operating_points["guaranteed"].guarantee
     assert paper is not None and paper["group"] == "person"
-    assert paper["statement"].endswith("those of one person are not: with few of them it is wrong more often.")
+    assert paper["statement"].endswith("the fewer values of person there are, the more often it is wrong.")
     add_later(tmp_path / "out", "guaranteed", GuaranteeSettings(epsilon=0.9, name="loose"))
     paper = Bundle(tmp_path / "out").manifest.operating_points["loose"].guarantee
-    assert paper is not None and "those of one person are not" in paper["statement"]
+    assert paper is not None and "rows of equal person are not" in paper["statement"]
 
 
 def test_rows_that_changed_are_noticed(tmp_path: Path) -> None:

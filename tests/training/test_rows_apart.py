@@ -96,6 +96,8 @@ EXAMPLES = [torch.linspace(-1, 1, 12).reshape(2, 6), torch.zeros(1, 6), torch.on
     ],
 )
 def test_what_mixes_rows_is_refused(what: Any, make: Any, example: Tensor) -> None:
+    if make is First and not example.any():
+        example = example + 0.5  # nothing scales a row of zeros
     torch.manual_seed(0)
     with pytest.raises(ConfigError) as caught:
         add_exits(make(what), example, at=["a"], classes=CLASSES)
@@ -125,6 +127,43 @@ def test_what_looks_at_one_row_is_taken(what: Any, example: Tensor) -> None:
     torch.manual_seed(0)
     add_exits(First(lambda x: what(x.abs() + 1.0)), example, at=["a"], classes=CLASSES)
     add_exits(Between(lambda h: what(h + 1.0)), example, at=["a"], classes=CLASSES)
+
+
+class Normalised(nn.Module):
+    """An instance norm whose variance is next to nothing where the rows of the example are constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv1d(1, 8, 3, padding=1), nn.InstanceNorm1d(8), nn.Conv1d(8, 8, 3, padding=1)
+        self.again, self.c = nn.InstanceNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.again(self.b(torch.relu(self.norm(self.a(x))))))
+        logits: Tensor = self.c(hidden.mean(2))
+        return logits
+
+
+class Masked(nn.Module):
+    """A float mask that holds zeros and ones: any other number is harmful."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.attend, self.b = nn.Linear(6, 8), nn.Linear(8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        hidden = torch.relu(self.a(x))
+        scores = self.attend(hidden).squeeze(2) + (1 - mask) * -1e4
+        logits: Tensor = self.b((torch.softmax(scores, 1).unsqueeze(2) * hidden).sum(1))
+        return logits
+
+
+def test_rounding_and_harmful_numbers_are_no_mixing() -> None:
+    torch.manual_seed(0)
+    for example in (torch.zeros(2, 1, 16), torch.ones(1, 1, 16), torch.randn(3, 1, 16)):
+        add_exits(Normalised(), example, at=1, classes=CLASSES)
+    add_exits(
+        Masked(), (torch.randn(2, 5, 6), torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])), at=1, classes=CLASSES
+    )
 
 
 def test_values_that_a_network_does_not_take_are_not_forced_on_it() -> None:
