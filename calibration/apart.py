@@ -10,7 +10,6 @@ import numpy as np
 from calibration.datasets import Examples
 from calibration.served import Served
 from common.errors import ConfigError
-from common.types import Array, Tensors
 
 _ROWS = 128  # of a batch
 _TOLERANCE = 1e-3  # of the largest logit, or of 1
@@ -35,8 +34,11 @@ def check_apart(served: Served, examples: Examples) -> None:
     beside = rows + size
     beside[kept] = kept
     inputs = served.inputs(examples)
-    one, other = (_logits(served, {name: array[index] for name, array in inputs.items()}) for index in (rows, beside))
-    for number, (wanted_NC, found_NC) in enumerate(zip(one, other, strict=True)):
+    one, other = (
+        served.says_from(0, {name: array[index] for name, array in inputs.items()}, coded=False)
+        for index in (rows, beside)
+    )
+    for number, (wanted_NC, found_NC) in enumerate(zip(one.logits, other.logits, strict=True)):
         gap = float(np.abs(wanted_NC[kept] - found_NC[kept]).max()) / max(1.0, float(np.abs(wanted_NC[kept]).max()))
         if gap > _TOLERANCE:
             raise ConfigError(mixed(number, gap))
@@ -49,13 +51,3 @@ def mixed(number: int, gap: float) -> str:
         "A row's answer must depend on that row alone. Attention over the axis of the rows (batch_first=False), or a "
         "mean or a maximum over the batch, mixes them."
     )
-
-
-def _logits(served: Served, live: Tensors) -> list[Array]:
-    """Of every exit, [N, C]."""
-    found: list[Array] = []
-    for number, stage in enumerate(served.manifest.stages):
-        live = {**live, **served.run_stage(number, live)}
-        if stage.exit is not None:
-            found.append(live[served.manifest.exits[stage.exit].logits])
-    return found

@@ -97,9 +97,13 @@ def calibrate(
     check_points(wanted, [float(flops) for flops in exit_flops(served.manifest)])
     check_apart(served, splits.tune)
     document = load_document(bundle)
-    record = Tested.of(document, split_sha256(splits.certify))
-    asked = [(point, point.guarantee.model_dump()) for point in wanted if point.guarantee is not None]
-    for note in record.notes([{**terms, "criterion": p.criterion, "combine": p.combine} for p, terms in asked]):
+    record = Tested.of(document)
+    asked = [
+        {**point.guarantee.model_dump(), "criterion": point.criterion, "combine": point.combine}
+        for point in wanted
+        if point.guarantee is not None
+    ]
+    if asked and record.promises and (note := record.note(asked, split_sha256(splits.certify))):
         report(note)
 
     served.manifest = _with_codes(served, splits.tune, cuts, report)

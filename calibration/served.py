@@ -70,8 +70,8 @@ class Served:
             for how in codes
         }
 
-    def says_from(self, stage: int, live: Tensors) -> Said:
-        """What every exit at `stage` or later says when no exit is taken."""
+    def says_from(self, stage: int, live: Tensors, *, coded: bool = True) -> Said:
+        """What every exit at `stage` or later says when no exit is taken, and, unless `coded`, nothing is coded."""
         logits: list[Array] = []
         gates: list[Array | None] = []
         for number in range(stage, len(self.stages)):
@@ -81,7 +81,7 @@ class Served:
                 leave = self.manifest.exits[exit_number]
                 logits.append(live[leave.logits])
                 gates.append(None if leave.gate is None else live[leave.gate].reshape(-1))
-            if number < len(self.manifest.cuts):
+            if coded and number < len(self.manifest.cuts):
                 live = self.cross(number, live)
         return Said(logits=tuple(logits), gates=tuple(gates))
 

@@ -23,27 +23,31 @@ class Tested:
     """The promises that a bundle's rows were tested for until now.
 
     Args:
-        sha256: of the certify split that is to be tested.
         promises: on any split.
     """
 
-    sha256: str
     promises: Sequence[Promise]
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], sha256: str) -> Tested:
+    def of(cls, document: Mapping[str, Any]) -> Tested:
         """What a bundle's manifest says."""
-        return cls(sha256=sha256, promises=[*document["provenance"].get(_BEFORE, []), *_made(document)])
+        return cls(promises=[*document["provenance"].get(_BEFORE, []), *_made(document)])
 
-    def notes(self, asked: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """What must be said before promises are tested, each with all of `_KEYS`."""
-        known = [promise for promise in self.promises if promise.get("certify_sha256") == self.sha256]
-        if known and any(_terms(promise) not in map(_terms, known) for promise in asked):
-            said = ", ".join(dict.fromkeys(f"{promise.get('epsilon')} ({promise.get('name')})" for promise in known))
-            yield (
-                f"{NOTE}the same rows were tested before, for epsilon {said}. A promise holds for "
-                "what was fixed beforehand; `--from NAME` takes another epsilon from the limits that are there."
-            )
+    def note(self, asked: Sequence[Mapping[str, Any]], sha256: str) -> str | None:
+        """What must be said before promises are tested, if anything.
+
+        Args:
+            asked: all of `_KEYS` of each.
+            sha256: of the certify split that is to be tested.
+        """
+        known = [promise for promise in self.promises if promise.get("certify_sha256") == sha256]
+        if not known or all(_terms(promise) in map(_terms, known) for promise in asked):
+            return None
+        said = ", ".join(dict.fromkeys(f"{promise.get('epsilon')} ({promise.get('name')})" for promise in known))
+        return (
+            f"{NOTE}the same rows were tested before, for epsilon {said}. A promise holds for "
+            "what was fixed beforehand; `--from NAME` takes another epsilon from the limits that are there."
+        )
 
     def keep(self, document: dict[str, Any]) -> None:
         """Write into a manifest the promises that none of its operating points tells any more."""

@@ -59,15 +59,15 @@ class Example:
         for kind in ("itself", "larger", "backwards", "given"):
             tensors = {}
             for name, tensor in self.tensors.items():
-                first, others = tensor[:1], [tensor[1:2], tensor[2:3]]
+                first = tensor[:1]
                 back = first.flip(tuple(range(1, tensor.ndim)))
-                if kind == "itself":
-                    others = [first, first]
-                elif kind == "backwards" or (kind == "larger" and not tensor.is_floating_point()):
-                    others = [back, back]
-                elif kind == "larger":
-                    others = [6 * back + 2, 3 * back + 1]
-                tensors[name] = torch.cat([first, others[0], first, others[1]])
+                one, other = {
+                    "itself": (first, first),
+                    "larger": (6 * back + 2, 3 * back + 1) if tensor.is_floating_point() else (back, back),
+                    "backwards": (back, back),
+                    "given": (tensor[1:2], tensor[2:3]),
+                }[kind]
+                tensors[name] = torch.cat([first, one, first, other])
             yield replace(self, tensors=tensors)
 
     def fixed(self) -> Example:

@@ -48,9 +48,8 @@ class RunCost:
     """
 
     def __init__(self) -> None:
-        self._seconds = [
-            math.inf
-        ] * _SIZES  # by the bits that the number of rows takes; infinite where nothing is known
+        # by the bits that the number of rows takes; infinite where nothing is known
+        self._seconds = [math.inf] * _SIZES
 
     def learn(self, rows: int, seconds: float) -> None:
         """Remember a run."""
